@@ -1,0 +1,199 @@
+"""The meaning of the ring IR, computed in clear on wrap-around int64 arrays.
+
+What this computes is what an emitted program computes, up to the last bit of probabilistic truncation. It protects
+nothing: it is for precision, debugging and tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from mpcc.backends.emulator import checks, exact, semantics
+from mpcc.backends.emulator.report import EmulatorResult, Overflow, RangeUse
+from mpcc.compiler.errors import InputError, InternalError, RangeError
+from mpcc.compiler.fixed import decode
+from mpcc.compiler.ring import RingGraph, RingNode
+from numpy.typing import NDArray
+
+Int64 = NDArray[np.int64]
+Extent = tuple[int, int]
+Truncation = Literal["probabilistic", "nearest"]
+Values = dict[str, Int64]
+MOVES = frozenset({"layout", "reveal", "take", "arg", "repeat"})  # no arithmetic: nothing to check or report
+
+
+def run(
+    graph: RingGraph,
+    inputs: Mapping[str, Int64],
+    params: Mapping[str, Int64],
+    *,
+    truncation: Truncation = "probabilistic",
+    seed: int = 0,
+    trace: bool = False,
+    check: bool = True,
+) -> EmulatorResult:
+    """Run `graph` on integers: `inputs` by the `name` attribute of the input nodes, `params` by tensor name.
+
+    A parameter is reshaped to the shape of its node; inside a repeat, iteration i reads the i-th tensor. `truncation`
+    "nearest" makes every truncation round to nearest; "probabilistic" draws from a generator seeded with `seed`.
+    With `check`, the first overflow is a RangeError that names the layer; without, overflows are only recorded.
+    InputError if an input is missing or has the wrong shape; InternalError for a graph that is not ready to run.
+    """
+    if graph.ring_bits != semantics.RING_BITS:
+        raise InternalError(f"the emulator has a {semantics.RING_BITS}-bit ring, the program {graph.ring_bits}")
+    if truncation not in ("probabilistic", "nearest"):
+        raise InternalError(f"unknown truncation {truncation!r}")
+    machine = _Machine(inputs, params, truncation == "nearest", np.random.default_rng(seed), trace, check)
+    with np.errstate(over="ignore"):
+        values = machine.graph(graph, 0, [], 0)
+    outputs = {name: np.ascontiguousarray(values[source]).reshape(graph[source].type.shape)
+               for name, source in graph.outputs}  # fmt: skip
+    return EmulatorResult(outputs, machine.trace, machine.ranges, machine.overflows)
+
+
+def _last_use(graph: RingGraph) -> dict[str, int]:
+    """Position of the last node that reads each value; outputs are never dropped."""
+    last = {name: position for position, node in enumerate(graph.nodes) for name in node.inputs}
+    for _, source in graph.outputs:
+        last[source] = len(graph.nodes)
+    return last
+
+
+class _Machine:
+    """One run: the data, the generator and what has been observed."""
+
+    def __init__(self, inputs: Mapping[str, Int64], params: Mapping[str, Int64], nearest: bool,
+                 rng: np.random.Generator, trace: bool, check: bool) -> None:  # fmt: skip
+        self.inputs, self.params = inputs, params
+        self.nearest, self.rng = nearest, rng
+        self.tracing, self.check = trace, check
+        self.trace: dict[str, list[NDArray[np.float64]]] = {}
+        self.ranges: list[RangeUse] = []
+        self.overflows: list[Overflow] = []
+
+    def graph(self, graph: RingGraph, iteration: int, args: list[Int64], carried: int) -> Values:
+        """Run the nodes of `graph`; `args` are the loop arguments, the first `carried` of them carried."""
+        values: Values = {}
+        extents: dict[str, Extent] = {}
+        results: dict[str, list[Int64]] = {}
+        last = _last_use(graph)
+        for position, node in enumerate(graph.nodes):
+            if node.op == "repeat":
+                results[node.name] = self.repeat(node, [values[name] for name in node.inputs])
+                values[node.name] = np.zeros((), dtype=np.int64)
+            elif node.op == "take":
+                values[node.name] = results[node.inputs[0]][node.int_attr("index")]
+            elif node.op == "arg":
+                offset = 0 if node.str_attr("kind") == "carried" else carried
+                values[node.name] = args[offset + node.int_attr("index")]
+            else:
+                values[node.name] = self.node(node, [values[name] for name in node.inputs], iteration)
+            self.observe(node, values, extents, iteration)
+            for name in node.inputs:
+                if last[name] == position:
+                    values.pop(name, None)
+                    extents.pop(name, None)
+        return values
+
+    def repeat(self, node: RingNode, args: list[Int64]) -> list[Int64]:
+        """Run the body `count` times and return the carried values of the last iteration."""
+        body, carried = node.body, node.int_attr("carried")
+        if body is None:
+            raise InternalError(f"{node.name}: repeat without a body")
+        state, invariants = args[:carried], args[carried:]
+        for iteration in range(node.int_attr("count")):
+            values = self.graph(body, iteration, state + invariants, carried)
+            state = [values[source] for _, source in body.outputs]
+        return state
+
+    def node(self, node: RingNode, args: list[Int64], iteration: int) -> Int64:
+        """The result of one primitive; loops and their arguments are handled by `graph`."""
+        op = node.op
+        if op in ("input", "param", "const"):
+            return self.leaf(node, iteration)
+        if op in ("add", "sub", "mul"):
+            function = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[op]
+            return np.asarray(function(args[0], args[1]))
+        if op == "mul_const":
+            value = node.int_attr("value")
+            return args[0] if value == 1 else np.asarray(args[0] * semantics.wrap(value))
+        if op == "sum":
+            return np.asarray(args[0].sum(axis=node.int_attr("dim"), keepdims=True))
+        if op == "layout":
+            return semantics.layout(node, args)
+        if op == "dot":
+            return semantics.dot(args[0], args[1])
+        if op == "matmul":
+            return exact.matmul(args[0], args[1])
+        if op == "trunc":
+            return self.trunc(node, args[0])
+        if op == "lt":
+            return semantics.less_than_zero(args[0], node.int_attr("bits"))
+        if op == "select":
+            return np.asarray(semantics.select(args[0], args[1], args[2]))
+        if op == "reveal":
+            return args[0]
+        if op == "rescale":
+            raise InternalError(f"{node.name}: rescale cannot run, the truncation pass has to come first")
+        raise InternalError(f"{node.name}: unknown primitive {op!r}")
+
+    def leaf(self, node: RingNode, iteration: int) -> Int64:
+        """The value of an input, a parameter or a constant."""
+        if node.op == "const":
+            return np.broadcast_to(np.asarray(semantics.wrap(node.int_attr("value"))), node.type.shape)
+        if node.op == "input":
+            name = node.str_attr("name")
+            return _tensor(self.inputs, name, node, reshape=False)
+        tensors = node.strs_attr("tensors")
+        return _tensor(self.params, tensors[iteration if len(tensors) > 1 else 0], node, reshape=True)
+
+    def trunc(self, node: RingNode, v: Int64) -> Int64:
+        bits = node.int_attr("bits")
+        if self.nearest or node.attr("variant") == "nearest":
+            return np.asarray(semantics.trunc_nearest(v, bits))
+        return np.asarray(semantics.trunc_probabilistic(v, bits, self.rng))
+
+    def observe(self, node: RingNode, values: Values, extents: dict[str, Extent], iteration: int) -> None:
+        """Check `node` for overflow, and note its range and its trace."""
+        value = values[node.name]
+        if node.op == "repeat":
+            return
+        extents[node.name] = exact.extent(value)
+        layer = node.origin.layer.replace("{i}", str(iteration))
+        if node.op not in MOVES:
+            found = checks.reached(node, [values[n] for n in node.inputs], [extents[n] for n in node.inputs])
+            if found is not None:
+                self.overflow(node, Overflow(node.name, node.op, layer, iteration, *found))
+            self.ranges.append(_range_use(node, extents[node.name], layer, iteration))
+        if self.tracing and node.result_of:
+            self.trace.setdefault(node.result_of, []).append(decode(value, node.type.frac_bits))
+
+    def overflow(self, node: RingNode, overflow: Overflow) -> None:
+        self.overflows.append(overflow)
+        if self.check:
+            what = ", ".join(part for part in (node.origin.node or node.name, node.origin.graph_op) if part)
+            raise RangeError(
+                f"overflow: {overflow}",
+                where=f"{overflow.layer or 'the model'} ({what})",
+                todo="use fewer fractional bits, or calibration inputs that are closer to this one",
+            )
+
+
+def _range_use(node: RingNode, extent: Extent, layer: str, iteration: int) -> RangeUse:
+    largest = max(-extent[0], extent[1]) / 2.0**node.type.frac_bits
+    return RangeUse(node.name, node.result_of, layer, iteration, largest, node.type.bound)
+
+
+def _tensor(store: Mapping[str, Int64], name: str, node: RingNode, *, reshape: bool) -> Int64:
+    """The stored int64 array `name` in the shape of `node`."""
+    if name not in store:
+        raise InputError(f"{node.op} {name!r} is missing", todo=f"there are: {', '.join(sorted(store)) or 'none'}")
+    value = np.asarray(store[name])
+    if value.dtype != np.int64:
+        raise InputError(f"{node.op} {name!r} has type {value.dtype}, not int64", todo="encode it first")
+    fits = value.size == node.type.elements if reshape else value.shape == node.type.shape
+    if not fits:
+        raise InputError(f"{node.op} {name!r} has shape {value.shape}, not {node.type.shape}")
+    return value.reshape(node.type.shape)

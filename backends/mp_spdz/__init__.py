@@ -1,0 +1,1 @@
+"""MP-SPDZ source."""

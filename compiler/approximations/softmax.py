@@ -1,0 +1,57 @@
+"""Pieces of softmax: the row maximum, and weights that are normalised after they have been applied."""
+
+from __future__ import annotations
+
+from mpcc.compiler.approximations.exp import exp_limit
+from mpcc.compiler.approximations.newton import reciprocal
+from mpcc.compiler.ring import Builder, RingNode
+
+
+def row_max(b: Builder, x: RingNode) -> RingNode:
+    """Maximum over the last dimension (kept with size 1): a tournament of depth log2, exact."""
+    dim = len(x.type.shape) - 1
+    while (size := x.type.shape[dim]) > 1:
+        half = size // 2
+        left, right = b.slice(x, dim, 0, half), b.slice(x, dim, half, 2 * half)
+        less = b.lt_zero(b.sub(left, right))
+        winner = b.select(less, right, left)
+        x = b.concat([winner, b.slice(x, dim, 2 * half, size)], dim) if size % 2 else winner
+    return x
+
+
+def shifted_exp(b: Builder, scores: RingNode, *, spread: float) -> RingNode:
+    """e^(s - max of the row), in (0, 1]; `spread` bounds max - min of a row. Scale as `exp_limit` gives."""
+    shifted = b.sub(scores, b.expand(row_max(b, scores), scores.type.shape), bound=min(spread, 2 * scores.type.bound))
+    return exp_limit(b, shifted, lowest=-spread)
+
+
+def reciprocal_of_sum(b: Builder, total: RingNode, terms: int) -> RingNode:
+    """1 / total for a sum of `terms` shifted exponentials, one of which is 1; scale 24."""
+    return reciprocal(b, total, low=0.95, high=terms * 1.05, frac_bits=24)
+
+
+def softmax(b: Builder, scores: RingNode, *, spread: float, frac_bits: int) -> RingNode:
+    """softmax over the last dimension at scale `frac_bits`."""
+    e = shifted_exp(b, scores, spread=spread)
+    total = b.sum(e, len(e.type.shape) - 1)
+    r = reciprocal_of_sum(b, total, scores.type.shape[-1])
+    product = b.mul(e, b.expand(r, e.type.shape), bound=1.1)
+    return b.rescale(product, frac_bits, bound=1.01)
+
+
+def relu_softmax(b: Builder, scores: RingNode, *, square: bool, offset: float = 5.0, frac_bits: int) -> RingNode:
+    """MPCFormer's substitutes: relu(x) / sum relu(x) ("2relu") and (x + 5)^2 / sum (x + 5)^2 ("2quad").
+
+    Other functions than softmax, for models trained with them.
+    """
+    f = scores.type.frac_bits
+    if square:
+        shifted = b.add_const(scores, offset)
+        weights = b.rescale(b.mul(shifted, shifted), f)
+    else:
+        negative = b.lt_zero(scores)
+        weights = b.sub(scores, b.mul(negative, scores, bound=scores.type.bound), bound=scores.type.bound)
+    total = b.add_const(b.sum(weights, len(weights.type.shape) - 1), 2.0**-6)
+    r = reciprocal(b, total, low=2.0**-6, high=total.type.bound, frac_bits=26)
+    product = b.mul(weights, b.expand(r, weights.type.shape), bound=1.1)
+    return b.rescale(product, frac_bits, bound=1.01)

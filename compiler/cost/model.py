@@ -1,0 +1,172 @@
+"""What a ring program costs, derived by counting its primitives.
+
+Bytes add up. Rounds follow the schedule that the MP-SPDZ compiler makes of the emitted source: independent instructions
+of one kind at the same depth (communicating operations on the longest path to them) share their rounds, instructions of
+different kinds do not. A loop costs its body times its count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mpcc.compiler.cost.tables import PROTOCOLS, Amount, PerParty, Protocol
+from mpcc.compiler.errors import MpccError
+from mpcc.compiler.ring import RingGraph, RingNode
+
+# bits per second, round-trip seconds
+NETWORKS: Mapping[str, tuple[float, float]] = {"local": (8e9, 2e-5), "lan": (1e9, 5e-4), "wan": (1e8, 4e-2)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One primitive of one layer: how often, on how many elements, at what price (all iterations together)."""
+
+    layer: str
+    operation: str
+    primitive: str
+    count: int
+    elements: int
+    bytes_by_party: PerParty
+    rounds_by_party: PerParty
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.bytes_by_party)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes over all parties and rounds of the busiest one; offline is zero where a protocol needs no preprocessing."""
+
+    protocol: str
+    rows: tuple[Row, ...] = ()
+    input_bytes: int = 0
+    provisioning_bytes: int = 0
+    network: str = "lan"
+    bytes_offline: int = 0
+    parties: int = 3
+    extra: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def bytes_by_party(self) -> PerParty:
+        return _add(*(r.bytes_by_party for r in self.rows), parties=self.parties)
+
+    @property
+    def bytes_online(self) -> int:
+        return sum(self.bytes_by_party)
+
+    @property
+    def rounds_by_party(self) -> PerParty:
+        return _add(*(r.rounds_by_party for r in self.rows), parties=self.parties)
+
+    @property
+    def rounds(self) -> int:
+        return max(self.rounds_by_party, default=0)
+
+    @property
+    def seconds(self) -> float:
+        """Time on the network alone: the busiest party's bytes at the bandwidth, and half a round trip per round."""
+        bandwidth, round_trip = NETWORKS[self.network]
+        return max(self.bytes_by_party, default=0) * 8 / bandwidth + self.rounds * round_trip / 2
+
+    def by(self, key: str) -> list[tuple[str, int, int]]:
+        """(name, bytes, rounds of the busiest party) summed over "layer", "operation" or "primitive"."""
+        totals: dict[str, list[PerParty]] = {}
+        for row in self.rows:
+            name = str(getattr(row, key))
+            entry = totals.setdefault(name, [(0,) * self.parties, (0,) * self.parties])
+            entry[0] = _add(entry[0], row.bytes_by_party, parties=self.parties)
+            entry[1] = _add(entry[1], row.rounds_by_party, parties=self.parties)
+        return [(name, sum(entry[0]), max(entry[1])) for name, entry in totals.items()]
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "protocol": self.protocol,
+            "network": self.network,
+            "bytes_online": self.bytes_online,
+            "bytes_offline": self.bytes_offline,
+            "bytes_by_party": list(self.bytes_by_party),
+            "rounds": self.rounds,
+            "rounds_by_party": list(self.rounds_by_party),
+            "seconds": self.seconds,
+            "input_bytes": self.input_bytes,
+            "provisioning_bytes": self.provisioning_bytes,
+        }
+
+
+def price_key(node: RingNode, public: Iterable[bool]) -> str | None:
+    """The price list's entry for a node, or None where it is local. `public` tells of each operand."""
+    if node.op in ("mul", "dot", "select"):
+        return None if any(public) and node.op != "select" else "dot" if node.op == "dot" else "mul"
+    if node.op == "matmul":
+        return None if all(public) else "matmul"  # a public matrix is shared trivially: the fast product wants shares
+    if node.op == "trunc":
+        return f"trunc_{node.str_attr('variant')}"
+    return node.op if node.op in ("lt", "reveal") else None
+
+
+def estimate(graph: RingGraph, protocol: str, *, network: str = "lan") -> Cost:
+    """Cost of one inference of a scheduled ring graph.
+
+    Raises:
+        MpccError: no price list for the protocol, or unknown network.
+    """
+    table = PROTOCOLS.get(protocol)
+    if table is None:
+        raise MpccError(f"no costs for the protocol {protocol!r}", todo=f"known: {', '.join(PROTOCOLS)}")
+    if network not in NETWORKS:
+        raise MpccError(f"unknown network {network!r}", todo=f"known: {', '.join(NETWORKS)}")
+    rows = _rows(graph, table, 1)
+    inputs = _input_bytes(graph, table)
+    weights = sum(
+        math.prod(n.type.shape) * len(n.strs_attr("tensors")) for n, _ in graph.walk() if n.op == "param" and not n.type.public
+    )
+    provisioning = sum(table.prices["input_provider"].bytes(Amount(weights)))
+    revealed = [r for r in rows if r.primitive == "reveal"]
+    inputs += sum(r.bytes for r in revealed)
+    return Cost(protocol, tuple(r for r in rows if r.primitive != "reveal"), inputs, provisioning, network,
+                parties=table.parties)  # fmt: skip
+
+
+def _input_bytes(graph: RingGraph, table: Protocol) -> int:
+    total = 0
+    for node in graph:
+        if node.op == "input":
+            key = "input_public" if node.type.public else "input_client"
+            total += sum(table.prices[key].bytes(Amount(node.type.elements)))
+    return total
+
+
+def _rows(graph: RingGraph, table: Protocol, times: int) -> list[Row]:
+    """One row per (depth, kind) group and layer; the group's rounds go to its first member."""
+    depth: dict[str, int] = {}
+    public: dict[str, bool] = {n.name: n.type.public for n in graph}
+    groups: dict[tuple[int, str, int], list[RingNode]] = {}
+    rows: list[Row] = []
+    for node in graph:
+        level = max((depth[i] for i in node.inputs), default=0)
+        key = price_key(node, [public[i] for i in node.inputs])
+        if key is not None:
+            bits = node.int_attr("bits") if node.op in ("lt", "trunc") else 0
+            groups.setdefault((level, key, bits), []).append(node)
+            level += 1
+        if node.body is not None:
+            rows += _rows(node.body, table, times * node.int_attr("count"))
+            level += 1
+        depth[node.name] = level
+    for (_, key, bits), members in groups.items():
+        price = table.prices[key]
+        for i, node in enumerate(members):
+            amount = Amount(node.type.elements, bits)
+            rounds = price.rounds(amount) if i == 0 else (0,) * table.parties
+            rows.append(
+                Row(node.origin.layer, node.origin.graph_op, key, times, amount.n * times,
+                    tuple(times * v for v in price.bytes(amount)), tuple(times * r for r in rounds))
+            )  # fmt: skip
+    return rows
+
+
+def _add(*amounts: PerParty, parties: int) -> PerParty:
+    return tuple(sum(column) for column in zip(*amounts, strict=True)) if amounts else (0,) * parties

@@ -1,0 +1,121 @@
+"""Softmax and attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from mpcc.compiler.approximations import softmax as forms
+from mpcc.compiler.approximations.exp import exp_limit
+from mpcc.compiler.errors import MpccError
+from mpcc.compiler.ir import Node
+from mpcc.compiler.lowering.context import Context, lowers, rounded_up
+from mpcc.compiler.lowering.elementwise import FACTOR_BITS
+from mpcc.compiler.ring import RingNode
+
+
+@lowers("softmax")
+def lower_softmax(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
+    """softmax over any one dimension."""
+    b, x = ctx.b, ctx.at_scale(inputs[0])
+    dim, last = int(node.attr("dim")), len(x.type.shape) - 1  # type: ignore[arg-type]
+    order = tuple(d for d in range(last + 1) if d != dim) + (dim,)
+    back = tuple(order.index(d) for d in range(last + 1))
+    rows = b.permute(x, order)
+    chosen = ctx.settings.approximations.get("softmax", "exp")
+    if chosen == "exp":
+        spread = rounded_up(ctx.statistic(node, "spread"))
+        out = forms.softmax(b, rows, spread=spread, frac_bits=ctx.f)
+    else:
+        out = forms.relu_softmax(b, rows, square=chosen == "2quad", frac_bits=ctx.f)
+    return b.permute(out, back)
+
+
+@lowers("attention")
+def lower_attention(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
+    """softmax(scale Q K^T + mask) V for q, k, v [..., S, d].
+
+    The weights are normalised after they have been applied, on S x d instead of S x S elements. With mask="key"
+    (keep and anchor per key, see passes/prepare_masks.py) a masked key is replaced by the anchor, a key that is kept:
+    its score then lies in the row's own range, and it is left out of numerator and denominator, so nothing has to be
+    compared, clipped or made very negative.
+    """
+    b = ctx.b
+    query, key, value = (ctx.at_scale(x) for x in inputs[:3])
+    mask = str(node.attr("mask", "none"))
+    keep: RingNode | None = None
+    if mask == "key":
+        key, keep = _masked_keys(ctx, key, inputs[3], inputs[4])
+    scores = _scores(ctx, node, query, key)
+    if mask in ("keep", "additive"):
+        scores = _add_mask(ctx, node, scores, inputs[3], mask)
+    chosen = ctx.settings.approximations.get("softmax", "exp")
+    if chosen != "exp":
+        if mask != "none":
+            raise MpccError(f"softmax={chosen} is only implemented for attention without a mask", where=node.origin.layer)
+        weights = forms.relu_softmax(b, scores, square=chosen == "2quad", frac_bits=ctx.f)
+        return b.rescale(b.matmul(weights, value, bound=value.type.bound * 1.01), ctx.f, bound=ctx.bound(node))
+    weights = _weights(ctx, node, scores, masked=mask in ("keep", "additive"))
+    return _apply(ctx, node, weights, value, keep)
+
+
+def _scores(ctx: Context, node: Node, query: RingNode, key: RingNode) -> RingNode:
+    """scale * Q K^T at the working scale; the factor costs nothing beside the truncation that is there anyway."""
+    b = ctx.b
+    scale = float(node.attr("scale"))  # type: ignore[arg-type]
+    bound = rounded_up(ctx.statistic(node, "score_abs"))
+    raw = b.matmul(query, b.transpose(key), bound=bound / abs(scale))
+    return b.rescale(b.scale(raw, scale, FACTOR_BITS), ctx.f, bound=bound)
+
+
+def _masked_keys(ctx: Context, key: RingNode, keep: RingNode, anchor: RingNode) -> tuple[RingNode, RingNode]:
+    """(keys with every masked one replaced by the anchor, keep as [batch, 1.., S, 1]); keep, anchor are [batch, S]."""
+    b = ctx.b
+    batch, length = keep.type.shape
+    ones = (1,) * (len(key.type.shape) - 3)
+    row = b.expand(b.reshape(anchor, (batch, *ones, 1, length)), (*key.type.shape[:-2], 1, length))
+    anchor_key = b.matmul(row, key, bound=key.type.bound)
+    keep_column = b.reshape(keep, (batch, *ones, length, 1))
+    base = b.expand(anchor_key, key.type.shape)
+    moved = b.mul(b.expand(keep_column, key.type.shape), b.sub(key, base))
+    return b.add(base, moved, bound=key.type.bound), keep_column
+
+
+def _add_mask(ctx: Context, node: Node, scores: RingNode, mask: RingNode, kind: str) -> RingNode:
+    """Scores with masked entries below every kept one, for masks that differ between queries."""
+    b = ctx.b
+    far = 2 * scores.type.bound
+    if kind == "keep":
+        lowered = b.mul_int(b.add_const(mask, -1.0), round(far) << ctx.f, ctx.f)  # 0 or -far, integers
+        return b.add(scores, b.expand(lowered, scores.type.shape))
+    return b.add(scores, b.expand(ctx.at_scale(mask), scores.type.shape))
+
+
+def _weights(ctx: Context, node: Node, scores: RingNode, *, masked: bool) -> RingNode:
+    """e^(score - row maximum), not normalised."""
+    b = ctx.b
+    spread = rounded_up(ctx.statistic(node, "spread"))
+    if not masked:
+        return forms.shifted_exp(b, scores, spread=spread)
+    shifted = b.sub(scores, b.expand(forms.row_max(b, scores), scores.type.shape))
+    return exp_limit(b, shifted, lowest=-shifted.type.bound)
+
+
+def _apply(ctx: Context, node: Node, weights: RingNode, value: RingNode, keep: RingNode | None) -> RingNode:
+    """(weights V) / (sum of weights), both sums over kept keys only, from one product."""
+    b = ctx.b
+    length, width = value.type.shape[-2:]
+    if keep is None:
+        applied = b.matmul(weights, value, bound=length * value.type.bound * 1.01)
+        total = b.sum(weights, len(weights.type.shape) - 1)
+    else:
+        value = b.mul(b.expand(keep, value.type.shape), value, bound=value.type.bound)
+        ones = b.mul_int(b.expand(keep, (*value.type.shape[:-1], 1)), 2**ctx.f, ctx.f)
+        extended = b.concat([value, ones], len(value.type.shape) - 1)
+        both = b.matmul(weights, extended, bound=length * max(value.type.bound, 1.0) * 1.01)
+        last = len(both.type.shape) - 1
+        applied, total = b.slice(both, last, 0, width), b.slice(both, last, width, width + 1)
+    r = forms.reciprocal_of_sum(b, total, length)
+    numerator = b.rescale(applied, ctx.f)
+    limit = 2.0 ** math.ceil(math.log2(value.type.bound * 1.02))
+    return b.rescale(b.mul(numerator, b.expand(r, numerator.type.shape), bound=limit), ctx.f, bound=ctx.bound(node))

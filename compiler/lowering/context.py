@@ -1,0 +1,93 @@
+"""What every lowering rule sees: the builder, the settings, ranges, and the registry of rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from mpcc.compiler.errors import InternalError, RangeError
+from mpcc.compiler.ir import Node
+from mpcc.compiler.ring import Builder, RingNode
+
+RANGE_MARGIN = 1.25  # calibrated magnitudes are widened by this and rounded up to a power of two
+VARIANCE_MARGIN = 4.0  # calibrated variances are widened by this on both sides
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Fixed-point format and chosen approximations.
+
+    `frac_bits` of activations and `weight_frac_bits` of weights; `weight_bound` is one magnitude for all weights (a
+    power of two, so that it tells next to nothing about them); `approximations` maps a graph op to the chosen form.
+    """
+
+    frac_bits: int = 16
+    weight_frac_bits: int = 16
+    weight_bound: float = 8.0
+    ring_bits: int = 64
+    truncation: str = "probabilistic"
+    approximations: dict[str, str] = field(default_factory=dict)
+
+
+def rounded_up(magnitude: float) -> float:
+    """The next power of two above `magnitude` with margin: the only form in which data-dependent ranges leave us."""
+    return 2.0 ** math.ceil(math.log2(max(magnitude * RANGE_MARGIN, 2.0**-8)))
+
+
+Rule = Callable[["Context", Node, Sequence[RingNode]], RingNode]
+RULES: dict[str, Rule] = {}
+
+
+def lowers(*ops: str) -> Callable[[Rule], Rule]:
+    """Register a lowering rule for graph operations."""
+
+    def register(rule: Rule) -> Rule:
+        for op in ops:
+            if op in RULES:
+                raise InternalError(f"two lowering rules for {op}")
+            RULES[op] = rule
+        return rule
+
+    return register
+
+
+@dataclass
+class Context:
+    """The builder for one (body) graph and helpers that lowering rules share."""
+
+    b: Builder
+    settings: Settings
+
+    @property
+    def f(self) -> int:
+        return self.settings.frac_bits
+
+    def bound(self, node: Node) -> float | None:
+        """Magnitude of the node's result from calibration, or None where only interval arithmetic is known."""
+        if node.range is None:
+            return None
+        return rounded_up(max(abs(node.range[0]), abs(node.range[1])))
+
+    def statistic(self, node: Node, key: str) -> float:
+        """A calibrated statistic of the node (see ranges.py)."""
+        for name, value in node.stats:
+            if name == key:
+                return value
+        raise RangeError(
+            f"the domain of {node.op} is unknown: it depends on the data",
+            where=node.origin.layer or node.name,
+            todo="give calibration inputs (--calibration FILE, or --calibrate-random N for a first look)",
+        )
+
+    def at_scale(self, x: RingNode, frac_bits: int | None = None) -> RingNode:
+        """x at the working scale."""
+        return self.b.rescale(x, self.f if frac_bits is None else frac_bits)
+
+    def align(self, x: RingNode, y: RingNode) -> tuple[RingNode, RingNode]:
+        """Both at the larger of their scales (lifting is free)."""
+        frac_bits = max(x.type.frac_bits, y.type.frac_bits)
+        return self.b.rescale(x, frac_bits), self.b.rescale(y, frac_bits)
+
+    def broadcast(self, x: RingNode, shape: tuple[int, ...]) -> RingNode:
+        return self.b.expand(x, shape)

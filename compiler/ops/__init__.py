@@ -1,0 +1,49 @@
+"""The operations of the graph IR: `REGISTRY` by name and `ATEN` by the ATen overload that becomes one."""
+
+from __future__ import annotations
+
+from mpcc.compiler.errors import InternalError
+from mpcc.compiler.ops import (
+    activations,
+    attention,
+    clear,
+    elementwise,
+    embedding,
+    layout,
+    linear,
+    logic,
+    masks,
+    normalisation,
+    reduction,
+)
+from mpcc.compiler.ops.base import Converter, Op
+
+_FAMILIES = (
+    linear, elementwise, activations, normalisation, attention, layout, reduction, embedding, logic, masks, clear,
+)  # fmt: skip
+
+
+def _registry() -> dict[str, Op]:
+    result: dict[str, Op] = {}
+    for family in _FAMILIES:
+        for op in family.OPS:
+            if op.name in result:
+                raise InternalError(f"operation {op.name} is declared twice")
+            result[op.name] = op
+    return result
+
+
+def _aten() -> dict[str, Converter]:
+    result: dict[str, Converter] = {}
+    for op in REGISTRY.values():
+        for overload, converter in op.aten.items():
+            if overload in result:
+                raise InternalError(f"two operations convert {overload}")
+            result[overload] = converter
+    return result
+
+
+REGISTRY: dict[str, Op] = _registry()
+ATEN: dict[str, Converter] = _aten()
+
+__all__ = ["ATEN", "REGISTRY", "Op"]

@@ -1,0 +1,119 @@
+"""Non-linear functions of one number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from mpcc.compiler.ir import TensorType
+from mpcc.compiler.ops.base import Args, Attrs, Builder, Converter, Op, Tensors, Types, Value, choice, promote
+from torch.nn import functional
+
+
+def _unary(op: str) -> Converter:
+    def convert(b: Builder, a: Args) -> Value:
+        return b.emit(op, [a["self"]])
+
+    return convert
+
+
+def _gelu(b: Builder, a: Args) -> Value:
+    return b.emit("gelu", [a["self"]], approximate=a["approximate"])
+
+
+class _Unary(Op):
+    arity = (1, 1)
+    secure = True
+    function: ClassVar[Callable[..., torch.Tensor]]
+
+    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
+        return TensorType(inputs[0].shape, promote(inputs[0].dtype, "f32"))
+
+    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+        return type(self).function(inputs[0])
+
+
+class Gelu(_Unary):
+    """gelu(x; approximate): "none" is x Phi(x), "tanh" is x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
+
+    name = "gelu"
+    attrs = ("approximate",)
+    aten = {"aten.gelu.default": _gelu}
+
+    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
+        choice(attrs, "approximate", ("none", "tanh"))
+        return super().infer(inputs, attrs)
+
+    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+        return functional.gelu(inputs[0], approximate=choice(attrs, "approximate", ("none", "tanh")))
+
+
+class Tanh(_Unary):
+    """tanh(x) = (e^x - e^-x) / (e^x + e^-x)."""
+
+    name = "tanh"
+    function = staticmethod(torch.tanh)
+    aten = {"aten.tanh.default": _unary("tanh")}
+
+
+class Sigmoid(_Unary):
+    """sigmoid(x) = 1 / (1 + e^-x)."""
+
+    name = "sigmoid"
+    function = staticmethod(torch.sigmoid)
+    aten = {"aten.sigmoid.default": _unary("sigmoid")}
+
+
+class Silu(_Unary):
+    """silu(x) = x / (1 + e^-x)."""
+
+    name = "silu"
+    function = staticmethod(functional.silu)
+    aten = {"aten.silu.default": _unary("silu")}
+
+
+class Relu(_Unary):
+    """relu(x) = max(x, 0)."""
+
+    name = "relu"
+    function = staticmethod(torch.relu)
+    aten = {"aten.relu.default": _unary("relu")}
+
+    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
+        return inputs[0]
+
+
+class Exp(_Unary):
+    """exp(x) = e^x."""
+
+    name = "exp"
+    function = staticmethod(torch.exp)
+    aten = {"aten.exp.default": _unary("exp")}
+
+
+class Reciprocal(_Unary):
+    """reciprocal(x) = 1 / x."""
+
+    name = "reciprocal"
+    function = staticmethod(torch.reciprocal)
+    aten = {"aten.reciprocal.default": _unary("reciprocal")}
+
+
+class Rsqrt(_Unary):
+    """rsqrt(x) = x^(-1/2)."""
+
+    name = "rsqrt"
+    function = staticmethod(torch.rsqrt)
+    aten = {"aten.rsqrt.default": _unary("rsqrt")}
+
+
+class Sqrt(_Unary):
+    """sqrt(x) = x^(1/2)."""
+
+    name = "sqrt"
+    function = staticmethod(torch.sqrt)
+    aten = {"aten.sqrt.default": _unary("sqrt")}
+
+
+OPS: tuple[Op, ...] = (Gelu(), Tanh(), Sigmoid(), Silu(), Relu(), Exp(), Reciprocal(), Rsqrt(), Sqrt())

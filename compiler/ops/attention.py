@@ -1,0 +1,87 @@
+"""Scaled dot-product attention as one operation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mpcc.compiler.ir import TensorType
+from mpcc.compiler.ops.base import (
+    Args,
+    Attrs,
+    Builder,
+    Op,
+    Tensors,
+    Types,
+    Value,
+    broadcast,
+    choice,
+    fail,
+    number,
+    only,
+    promote,
+)  # fmt: skip
+from torch.nn import functional
+
+MASKS = ("none", "keep", "additive", "key")
+
+
+def _sdpa(b: Builder, a: Args) -> Value:
+    q, k, v, mask = a["query"], a["key"], a["value"], a["attn_mask"]
+    only(a["dropout_p"] == 0, "attention with dropout; put the model in eval mode")
+    only(not a["enable_gqa"], "grouped-query attention (enable_gqa) is not supported yet")
+    only(min(len(q.shape), len(k.shape), len(v.shape)) >= 2, "attention of vectors")
+    scale = 1.0 / math.sqrt(q.shape[-1]) if a["scale"] is None else float(a["scale"])
+    if a["is_causal"]:
+        only(mask is None, "attention with both is_causal and a mask")
+        mask = b.literal(torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril())
+    if mask is None:
+        return b.emit("attention", [q, k, v], scale=scale, mask="none")
+    return b.emit("attention", [q, k, v, mask], scale=scale, mask="keep" if mask.dtype == "bool" else "additive")
+
+
+class Attention(Op):
+    """attention(q, k, v[, mask...]; scale, mask) = softmax(scale q k^T + mask) v, as scaled_dot_product_attention.
+
+    q [..., S, d], k [..., T, d], v [..., T, e]; the mask broadcasts to [..., S, T]. `mask` is "none", "keep" (boolean:
+    positions that hold False take no part), "additive" (float, added to the scores) or "key": then two matrices [B, S]
+    follow, `keep` (1 for the keys that take part, else 0) and `anchor` (one-hot, one such key; the reference has no
+    use for it).
+    """
+
+    name = "attention"
+    arity = (3, 5)
+    attrs = ("scale", "mask")
+    secure = True
+    aten = {"aten.scaled_dot_product_attention.default": _sdpa}
+
+    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
+        number(attrs, "scale")
+        kind = choice(attrs, "mask", MASKS)
+        q, k, v = inputs[:3]
+        if min(len(t.shape) for t in (q, k, v)) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
+            raise fail(self.name, f"q {q}, k {k} and v {v} do not fit")
+        if len(inputs) != {"none": 3, "key": 5}.get(kind, 4):
+            raise fail(self.name, f"mask={kind} with {len(inputs)} inputs")
+        lead = broadcast(self.name, q.shape[:-2], k.shape[:-2], v.shape[:-2])
+        if kind == "key" and any(t.shape != (lead[0], k.shape[-2]) for t in inputs[3:]):
+            raise fail(self.name, f"key masks {inputs[3]} and {inputs[4]} for keys {k}")
+        if len(inputs) == 4:
+            scores = (*lead, q.shape[-2], k.shape[-2])
+            if broadcast(self.name, scores, inputs[3].shape) != scores:
+                raise fail(self.name, f"mask {inputs[3]} does not broadcast to the scores {scores}")
+            if (inputs[3].dtype == "bool") != (kind == "keep"):
+                raise fail(self.name, f"mask={kind} with a {inputs[3].dtype} tensor")
+        if kind == "key" and any(t.shape != (lead[0], k.shape[-2]) for t in inputs[3:]):
+            raise fail(self.name, f"keep {inputs[3]} and anchor {inputs[4]} must be one number per key")
+        return TensorType((*lead, q.shape[-2], v.shape[-1]), promote(q.dtype, k.dtype, v.dtype))
+
+    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+        mask = inputs[3] if len(inputs) > 3 else None
+        if mask is not None and choice(attrs, "mask", MASKS) == "key":
+            mask = mask.reshape(mask.shape[0], *(1,) * (inputs[1].dim() - 2), mask.shape[1]) != 0
+        q, k, v = inputs[:3]
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=number(attrs, "scale"))
+
+
+OPS: tuple[Op, ...] = (Attention(),)

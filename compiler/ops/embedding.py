@@ -1,0 +1,51 @@
+"""Table look-up."""
+
+from __future__ import annotations
+
+import torch
+from mpcc.compiler.ir import TensorType
+from mpcc.compiler.ops.base import Args, Attrs, Builder, Op, Tensors, Types, Value, fail, integer
+
+
+def _embedding(b: Builder, a: Args) -> Value:
+    return b.emit("embedding", [a["weight"], a["indices"]])
+
+
+class Embedding(Op):
+    """embedding(table, ids) = table[ids], with table [rows, width] and ids integers of any shape.
+
+    Inside MPC it is a product with one-hot rows, which the owner of the ids builds.
+    """
+
+    name = "embedding"
+    arity = (2, 2)
+    secure = True
+    aten = {"aten.embedding.default": _embedding}
+
+    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
+        table, ids = inputs
+        if len(table.shape) != 2 or ids.dtype not in ("i32", "i64"):
+            raise fail(self.name, f"table {table} and ids {ids}")
+        return TensorType((*ids.shape, table.shape[1]), table.dtype)
+
+    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+        return torch.nn.functional.embedding(inputs[1], inputs[0])
+
+
+class OneHot(Op):
+    """one_hot(ids; classes): row i is 1 at ids[i] and 0 elsewhere; its owner makes it in clear."""
+
+    name = "one_hot"
+    arity = (1, 1)
+    attrs = ("classes",)
+
+    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
+        if inputs[0].dtype not in ("i32", "i64") or integer(attrs, "classes") < 1:
+            raise fail(self.name, f"ids {inputs[0]} and {attrs['classes']} classes")
+        return TensorType((*inputs[0].shape, integer(attrs, "classes")), "f32")
+
+    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+        return torch.nn.functional.one_hot(inputs[0].long(), integer(attrs, "classes")).float()
+
+
+OPS: tuple[Op, ...] = (Embedding(), OneHot())

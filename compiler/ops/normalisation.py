@@ -1,0 +1,119 @@
+"""Softmax and the norms."""
+
+from __future__ import annotations
+
+import torch
+from mpcc.compiler.ir import TensorType
+from mpcc.compiler.ops.base import (
+    Args,
+    Attrs,
+    Builder,
+    Op,
+    Tensors,
+    Types,
+    Value,
+    axis,
+    choice,
+    fail,
+    integer,
+    number,
+    only,
+    promote,
+)  # fmt: skip
+from torch.nn import functional
+
+_ONE_DIM = "a norm over more than the last dimension"
+
+
+def _softmax(b: Builder, a: Args) -> Value:
+    x = a["self"]
+    only(a.get("dtype") in (None, torch.float32, torch.float64), "softmax in another element type")
+    return b.emit("softmax", [x], dim=axis(a["dim"], len(x.shape)))
+
+
+def _layer_norm(b: Builder, a: Args) -> Value:
+    only(len(a["normalized_shape"]) == 1, _ONE_DIM)
+    gamma, beta = a["weight"], a["bias"]
+    affine = "none" if gamma is None else "gamma" if beta is None else "gamma_beta"
+    inputs = [a["input"]] + ([] if gamma is None else [gamma] if beta is None else [gamma, beta])
+    y = b.emit("layer_norm", inputs, eps=float(a["eps"]), affine=affine)
+    return b.emit("add", [y, beta]) if gamma is None and beta is not None else y
+
+
+def _rms_norm(b: Builder, a: Args) -> Value:
+    only(len(a["normalized_shape"]) == 1, _ONE_DIM)
+    eps = torch.finfo(torch.float32).eps if a["eps"] is None else a["eps"]
+    return b.emit("rms_norm", [a["input"]] + ([] if a["weight"] is None else [a["weight"]]), eps=float(eps))
+
+
+class Softmax(Op):
+    """softmax(x; dim) = e^x_i / sum_j e^x_j along `dim`, counted from the front."""
+
+    name = "softmax"
+    arity = (1, 1)
+    attrs = ("dim",)
+    secure = True
+    aten = {"aten.softmax.int": _softmax, "aten._softmax.default": _softmax}
+
+    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
+        if not 0 <= integer(attrs, "dim") < max(len(inputs[0].shape), 1):
+            raise fail(self.name, f"dim {attrs['dim']} of {inputs[0]}")
+        return TensorType(inputs[0].shape, promote(inputs[0].dtype, "f32"))
+
+    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+        return torch.softmax(inputs[0], integer(attrs, "dim"))
+
+
+class LayerNorm(Op):
+    """layer_norm(x[, gamma[, beta]]; eps, affine) = (x - mean) / sqrt(var + eps) gamma + beta, over the last dim.
+
+    `affine` ("none", "gamma" or "gamma_beta") repeats which of the vectors are there; var is the biased variance.
+    """
+
+    name = "layer_norm"
+    arity = (1, 3)
+    attrs = ("eps", "affine")
+    secure = True
+    aten = {
+        "aten.layer_norm.default": _layer_norm,
+        "aten.native_layer_norm.default": lambda b, a: [_layer_norm(b, a), None, None],
+    }
+
+    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
+        number(attrs, "eps")
+        affine = choice(attrs, "affine", ("none", "gamma", "gamma_beta"))
+        if len(inputs) != 1 + ("none", "gamma", "gamma_beta").index(affine):
+            raise fail(self.name, f"affine={affine} with {len(inputs)} inputs")
+        _check_vectors(self.name, inputs)
+        return inputs[0]
+
+    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+        x, gamma, beta = inputs[0], *(*inputs[1:], None, None)[:2]
+        return functional.layer_norm(x, x.shape[-1:], gamma, beta, number(attrs, "eps"))
+
+
+class RmsNorm(Op):
+    """rms_norm(x[, gamma]; eps) = x / sqrt(mean(x^2) + eps) gamma, over the last dimension."""
+
+    name = "rms_norm"
+    arity = (1, 2)
+    attrs = ("eps",)
+    secure = True
+    aten = {"aten.rms_norm.default": _rms_norm}
+
+    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
+        number(attrs, "eps")
+        _check_vectors(self.name, inputs)
+        return inputs[0]
+
+    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+        x, gamma = inputs[0], (*inputs[1:], None)[0]
+        return functional.rms_norm(x, x.shape[-1:], gamma, number(attrs, "eps"))
+
+
+def _check_vectors(op: str, inputs: Types) -> None:
+    if not inputs[0].shape or any(v.shape != inputs[0].shape[-1:] for v in inputs[1:]):
+        raise fail(op, "gamma and beta must have the size of x's last dimension")
+
+
+OPS: tuple[Op, ...] = (Softmax(), LayerNorm(), RmsNorm())

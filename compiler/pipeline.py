@@ -1,0 +1,185 @@
+"""The compiler from front to back; read `compile_model` from top to bottom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mpcc.backends.mp_spdz.emitter import Source, emit
+from mpcc.compiler.capture import Captured
+from mpcc.compiler.errors import MpccError
+from mpcc.compiler.interpret import run_graph
+from mpcc.compiler.ir import Graph, without_dead_nodes
+from mpcc.compiler.lower import lower
+from mpcc.compiler.lowering import Settings
+from mpcc.compiler.partition import Evidence, Partition, check_base, labels_of
+from mpcc.compiler.ranges import calibrate
+from mpcc.compiler.ring import RingGraph
+from mpcc.compiler.supported import check_secure
+from mpcc.compiler.verify_ring import verify
+from mpcc.compiler.visibility import infer
+from mpcc.passes.canonicalise import canonicalise
+from mpcc.passes.cut import Regions, cut
+from mpcc.passes.merge_rescales import merge_rescales
+from mpcc.passes.place_truncations import place_truncations
+from mpcc.passes.prepare_masks import prepare_masks
+from mpcc.passes.private_embedding import private_embedding
+from mpcc.passes.ring_dead_code import ring_dead_code
+from mpcc.passes.roll_layers import roll_layers
+
+Stage = Callable[[str], None]
+FAITHFUL: Mapping[str, str] = {"gelu": "polynomial", "softmax": "exp"}
+CHANGING: Mapping[str, frozenset[str]] = {"gelu": frozenset({"quad"}), "softmax": frozenset({"2relu", "2quad"})}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that the user may choose; see `mpcc.compile`."""
+
+    protocol: str = "ring"
+    network: str = "lan"
+    output: str = "logits"
+    frac_bits: int = 16
+    weight_frac_bits: int = 16
+    truncation: str = "probabilistic"
+    approximations: Mapping[str, str] | None = None
+    public_inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The result of every stage that later steps need. `tensors` holds weights of all visibilities: the provider's."""
+
+    graph: Graph
+    evidence: tuple[Evidence, ...]
+    regions: Regions
+    ring: RingGraph
+    source: Source
+    tensors: dict[str, torch.Tensor]
+    settings: Settings
+    options: Options
+
+
+def compile_model(model: Captured, partition: Partition, calibration: Sequence[Mapping[str, torch.Tensor]],
+                  options: Options, stage: Stage = lambda name: None) -> Compiled:  # fmt: skip
+    """Run all stages on a captured model.
+
+    `calibration` are inputs for ranges; `stage` is called with the name of each stage as it begins.
+
+    Raises:
+        MpccError: see the stages; nothing is written here.
+    """
+    check_options(options)
+    stage("label")
+    check_base(model, partition)
+    evidence = partition.label(model)
+
+    stage("fold")
+    graph = assign_roles(model.graph, options)
+    graph = choose_outputs(graph, options.output)
+    graph, tensors = canonicalise(graph, model.tensors)
+    graph = prepare_masks(graph)
+
+    stage("infer")
+    labels = labels_of(evidence)
+    graph = infer(private_embedding(infer(graph, labels)), labels)
+    check_secure(graph)
+
+    stage("ranges")
+    graph = calibrate(graph, tensors, calibration)
+
+    stage("cut")
+    regions = cut(graph)
+    tensors |= prepare(graph, regions, tensors)
+
+    stage("lower")
+    settings = settings_for(options, regions, tensors)
+    region = roll_layers(regions.mpc)
+    ring = lower(region, settings)
+    verify(ring)
+
+    stage("schedule")
+    variant = "nearest" if options.truncation == "nearest" else "safe"
+    ring = ring_dead_code(merge_rescales(merge_rescales(ring)))
+    ring = ring_dead_code(place_truncations(ring, variant=variant))
+    verify(ring, final=True)
+
+    stage("emit")
+    source = emit(ring, protocol=options.protocol, title="mpcc program", truncation=options.truncation,
+                  compile_hint=f"compile.py -E {options.protocol} -b 100000")  # fmt: skip
+    return Compiled(graph, tuple(evidence), regions, ring, source, tensors, settings, options)
+
+
+def check_options(options: Options) -> None:
+    """Refuse unknown choices, with what is known."""
+    known = {"protocol": ("ring",), "truncation": ("probabilistic", "nearest"), "output": ("logits", "all")}
+    for key, allowed in known.items():
+        value = getattr(options, key)
+        if value not in allowed:
+            raise MpccError(f"unknown {key} {value!r}", todo=f"choose one of: {', '.join(allowed)}")
+    for op, form in (options.approximations or {}).items():
+        allowed_forms = {FAITHFUL[op], *CHANGING[op]} if op in FAITHFUL else set()
+        if form not in allowed_forms:
+            choices = ", ".join(f"{o}={f}" for o in FAITHFUL for f in (FAITHFUL[o], *sorted(CHANGING[o])))
+            raise MpccError(f"unknown approximation {op}={form}", todo=f"choose from: {choices}")
+
+
+def assign_roles(graph: Graph, options: Options) -> Graph:
+    """Mark the inputs that the user declared public; all others are the client's."""
+    names = {n.name for n in graph.nodes if n.op == "input"}
+    for name in options.public_inputs:
+        if name not in names:
+            raise MpccError(f"there is no input {name!r} to make public", todo=f"inputs: {', '.join(sorted(names))}")
+    return graph.with_nodes(
+        [n.with_attrs(role="public" if n.name in options.public_inputs else "client") if n.op == "input" else n for n in graph]
+    )
+
+
+def choose_outputs(graph: Graph, output: str) -> Graph:
+    """Keep the declared outputs only: the first one of the model, or all."""
+    if output == "all":
+        return graph
+    chosen = [o for o in graph.outputs if o[0] == "logits"] or [graph.outputs[0]]
+    return without_dead_nodes(Graph(graph.nodes, tuple(chosen)))
+
+
+def prepare(graph: Graph, regions: Regions, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Values that need no input, computed once: the provider's derived weights and folded public ones."""
+    if not regions.prepared:
+        return {}
+    targets = {node for _, node, _ in regions.prepared}
+    part = without_dead_nodes(Graph(graph.nodes, tuple((n, n) for n in sorted(targets))))
+    part = part.with_nodes([n for n in part.nodes if n.op != "input"])
+    values = run_graph(part, {}, tensors)
+    return {tensor: values[node].detach().contiguous() for tensor, node, _ in regions.prepared}
+
+
+def settings_for(options: Options, regions: Regions, tensors: Mapping[str, torch.Tensor]) -> Settings:
+    """Formats, and one power of two that bounds every weight inside MPC."""
+    largest = 0.0
+    for node in regions.mpc:
+        if node.op in ("param", "constant"):
+            tensor = tensors[str(node.attr("tensor"))]
+            if tensor.is_floating_point() and tensor.numel():
+                value = float(tensor.abs().max())
+                if not math.isfinite(value):
+                    raise MpccError(f"the weight {node.attr('tensor')} holds a value that is not finite")
+                largest = max(largest, value)
+    bound = 2.0 ** max(3, math.ceil(math.log2(largest)) if largest else 0)
+    return Settings(
+        frac_bits=options.frac_bits,
+        weight_frac_bits=options.weight_frac_bits,
+        weight_bound=bound,
+        truncation=options.truncation,
+        approximations=dict(options.approximations or {}),
+    )
+
+
+def visibility_of_outputs(graph: Graph) -> dict[str, str]:
+    """Output name -> visibility; an output that is not secret needs no MPC."""
+    return {name: graph[node].visibility for name, node in graph.outputs}
+
+

@@ -1,0 +1,1 @@
+"""mpcc: compiles PyTorch transformers into secure-inference programs."""

@@ -1,0 +1,1 @@
+"""Passes over the graph IR and the ring IR: one pure function per file."""
