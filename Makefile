@@ -44,8 +44,9 @@ lint: venv ## ruff: rules and format
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 
+# Not from the root: there ./mpcc would hide the installed package, and its subpackages would go unchecked.
 types: venv ## mypy, strict
-	$(BIN)/python -m mypy -p mpcc
+	cd $(VENV) && bin/python -m mypy --config-file $(CURDIR)/pyproject.toml -p mpcc
 	$(BIN)/python -m mypy -p examples.sentiment
 
 test-fast: venv ## the tests that take seconds

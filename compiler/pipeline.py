@@ -21,6 +21,7 @@ from mpcc.compiler.ring import RingGraph
 from mpcc.compiler.supported import check_secure
 from mpcc.compiler.verify_ring import verify
 from mpcc.compiler.visibility import infer
+from mpcc.passes.absorb_factors import absorb_factors
 from mpcc.passes.canonicalise import canonicalise
 from mpcc.passes.cut import Regions, cut
 from mpcc.passes.merge_rescales import merge_rescales
@@ -104,7 +105,7 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     stage("schedule")
     variant = "nearest" if options.truncation == "nearest" else "safe"
     ring = ring_dead_code(merge_rescales(merge_rescales(ring)))
-    ring = ring_dead_code(place_truncations(ring, variant=variant))
+    ring = ring_dead_code(absorb_factors(place_truncations(ring, variant=variant)))
     verify(ring, final=True)
 
     stage("emit")

@@ -58,6 +58,7 @@ class _Scope:
     lines: list[str] = field(default_factory=list)
     values: dict[str, Operand] = field(default_factory=dict)
     spilled: dict[tuple[str, View], Operand] = field(default_factory=dict)
+    turned: dict[tuple[str, View, tuple[int, ...]], Operand] = field(default_factory=dict)
     dirty: set[str] = field(default_factory=set)
     iteration: str = ""
 
@@ -292,11 +293,24 @@ class _Emitter:
         if kind == "permute":
             return replace(operand, view=view.permute(node.ints_attr("dims")))
         if kind == "slice":
-            part = view.slice(*(node.int_attr(k) for k in ("dim", "start", "stop", "step")))
+            operand = self._sliceable(operand, node.int_attr("dim"))
+            part = operand.view.slice(*(node.int_attr(k) for k in ("dim", "start", "stop", "step")))
             return replace(operand, view=part)
         if kind == "expand":
             return replace(operand, view=view.expand(node.type.shape))
         raise InternalError(f"unknown layout {kind}")
+
+    def _sliceable(self, operand: Operand, dim: int) -> Operand:
+        """A register with `dim` outermost, so that slices are consecutive; gathered once for all slices of a value."""
+        order = self._with_outermost(operand, dim)
+        if not operand.register or operand.view.is_dense(order) or operand.view.shape[dim] == 1:
+            return operand
+        key = (operand.register, operand.view, order)
+        if key not in self.scope.turned:
+            register = self._in_register(operand, order)
+            view = dense(operand.view.shape, order)
+            self.scope.turned[key] = Operand(view, operand.kind, register=register, size=view.elements)
+        return self.scope.turned[key]
 
     def _concat(self, node: RingNode) -> Operand:
         operands = [self._lookup(n) for n in node.inputs]

@@ -18,7 +18,6 @@ from mpcc.compiler.ops.base import (
     Value,
     broadcast,
     fail,
-    number,
     only,
     value_of,
 )  # fmt: skip
@@ -112,21 +111,6 @@ class Lt(_Boolean):
     aten = _both("lt", "lt")
 
 
-class EqScalar(Op):
-    """eq_scalar(x; value): x = value."""
-
-    name = "eq_scalar"
-    arity = (1, 1)
-    attrs = ("value",)
-
-    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
-        number(attrs, "value")
-        return TensorType(inputs[0].shape, "bool")
-
-    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
-        return inputs[0] == number(attrs, "value")
-
-
 class LogicalAnd(_Logical):
     """logical_and(a, b) on booleans."""
 
@@ -161,4 +145,4 @@ class LogicalNot(_Logical):
     }
 
 
-OPS: tuple[Op, ...] = (Eq(), Ne(), Ge(), Gt(), Le(), Lt(), EqScalar(), LogicalAnd(), LogicalOr(), LogicalNot())
+OPS: tuple[Op, ...] = (Eq(), Ne(), Ge(), Gt(), Le(), Lt(), LogicalAnd(), LogicalOr(), LogicalNot())

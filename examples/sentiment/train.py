@@ -45,11 +45,11 @@ T = TypeVar("T")
 class Options:
     """Everything that the trained weights depend on."""
 
-    epochs: int = 3
+    epochs: int = 2
     frozen_layers: int = 4
     seed: int = 0
     batch_size: int = 32
-    learning_rate: float = 5e-5
+    learning_rate: float = 2e-4
     weight_decay: float = 0.01
     warmup: float = 0.1
     train_length: int = 48

@@ -6,9 +6,6 @@ from functools import cache
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from torch import nn
-
 from mpcc.compiler.capture import capture
 from mpcc.compiler.errors import MpccError, UnsupportedError
 from mpcc.compiler.interpret import outputs_of, run_graph
@@ -16,6 +13,8 @@ from mpcc.compiler.ops import REGISTRY
 from mpcc.compiler.supported import check_secure
 from mpcc.compiler.text import parse_graph, print_graph
 from mpcc.passes.canonicalise import canonicalise
+from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from tests.frontend.conftest import batch, tiny
 
@@ -117,7 +116,7 @@ def test_equal_example_tensors_stay_two_inputs():
 def test_example_inputs_are_made_from_a_length():
     captured = capture(tiny("BertModel"), sequence_length=7, token_type_ids=True)
     shapes = {n.name: n.type.shape for n in captured.graph.nodes if n.op == "input"}
-    assert shapes == {k: (1, 7) for k in ("input_ids", "attention_mask", "token_type_ids")}
+    assert shapes == dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (1, 7))
     assert all(n.attr("role") == "client" for n in captured.graph.nodes if n.op == "input")
 
 

@@ -6,12 +6,11 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional as F
-
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ir import TensorType
 from mpcc.compiler.ops import ATEN, REGISTRY
 from mpcc.compiler.ops.base import from_torch
+from torch.nn import functional as F
 
 G = torch.Generator().manual_seed(7)
 
@@ -112,7 +111,7 @@ CASES = {
     "gt": [([X, Y], {}, X > Y)],
     "le": [([X, Y], {}, X <= Y)],
     "lt": [([X, Y], {}, X < Y)],
-    "eq_scalar": [([i], {"value": 1}, i == 1), ([i.float()], {"value": 1.0}, i == 1)],
+    "first_kept": [([torch.tensor([[0.0, 1, 1], [0, 0, 0]])], {}, torch.tensor([[0.0, 1, 0], [0, 0, 0]]))],
     "logical_and": [([c, d := bits(4)], {}, c & d)],
     "logical_or": [([c, d], {}, c | d)],
     "logical_not": [([c], {}, ~c)],

@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from mpcc.compiler.errors import BundleError
 from mpcc.compiler.ir import DTYPES, VISIBILITIES, Graph, Node, Origin, TensorType, attributes
 from mpcc.compiler.text import parse_graph, print_graph
@@ -33,7 +32,9 @@ def nodes(draw, names, depth):
                 op=draw(NAMES),
                 inputs=tuple(sources),
                 attrs=attributes(**draw(st.dictionaries(NAMES, ATTRS, max_size=3))),
-                type=TensorType(tuple(draw(st.lists(st.integers(0, 999), max_size=3))), draw(st.sampled_from(sorted(DTYPES)))),
+                type=TensorType(
+                    tuple(draw(st.lists(st.integers(0, 999), max_size=3))), draw(st.sampled_from(sorted(DTYPES)))
+                ),
                 origin=Origin(draw(WORDS), draw(WORDS)),
                 visibility=draw(st.sampled_from(["", *VISIBILITIES])),
                 site=draw(st.sampled_from(["", "compile", "client", "provider", "mpc"])),
