@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from mpcc.backends.mp_spdz.emitter import Source, emit
+from mpcc.compiler.approximations import CHANGING, FAITHFUL
 from mpcc.compiler.capture import Captured
 from mpcc.compiler.errors import MpccError
-from mpcc.compiler.interpret import run_graph
 from mpcc.compiler.ir import Graph, without_dead_nodes
 from mpcc.compiler.lower import lower
 from mpcc.compiler.lowering import Settings
@@ -24,6 +24,8 @@ from mpcc.compiler.visibility import infer
 from mpcc.passes.absorb_factors import absorb_factors
 from mpcc.passes.canonicalise import canonicalise
 from mpcc.passes.cut import Regions, cut
+from mpcc.passes.fold_affine import Affine, fold_affine
+from mpcc.passes.hoist_prepared import hoist_prepared, prepare
 from mpcc.passes.merge_rescales import merge_rescales
 from mpcc.passes.place_truncations import place_truncations
 from mpcc.passes.prepare_masks import prepare_masks
@@ -32,8 +34,6 @@ from mpcc.passes.ring_dead_code import ring_dead_code
 from mpcc.passes.roll_layers import roll_layers
 
 Stage = Callable[[str], None]
-FAITHFUL: Mapping[str, str] = {"gelu": "polynomial", "softmax": "exp"}
-CHANGING: Mapping[str, frozenset[str]] = {"gelu": frozenset({"quad"}), "softmax": frozenset({"2relu", "2quad"})}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Compiled:
-    """The result of every stage that later steps need. `tensors` holds weights of all visibilities: the provider's."""
+    """The result of every stage that later steps need.
+
+    `graph` is the labelled graph of the model, before it was rewritten; `tensors` holds weights of all visibilities (the
+    provider's); `recovered` says how LayerNorm results that are not computed follow from values that are.
+    """
 
     graph: Graph
     evidence: tuple[Evidence, ...]
@@ -62,6 +66,7 @@ class Compiled:
     tensors: dict[str, torch.Tensor]
     settings: Settings
     options: Options
+    recovered: Mapping[str, Affine]
 
 
 def compile_model(model: Captured, partition: Partition, calibration: Sequence[Mapping[str, torch.Tensor]],
@@ -89,12 +94,18 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     graph = infer(private_embedding(infer(graph, labels)), labels)
     check_secure(graph)
 
+    stage("rewrite")
+    folded, constants, recovered = fold_affine(graph)
+    folded = infer(folded, labels)
+    tensors |= constants
+    working, prepared = hoist_prepared(folded)
+    tensors |= prepare(folded, prepared, tensors)
+
     stage("ranges")
-    graph = calibrate(graph, tensors, calibration)
+    working = calibrate(working, tensors, calibration)
 
     stage("cut")
-    regions = cut(graph)
-    tensors |= prepare(graph, regions, tensors)
+    regions = cut(working)
 
     stage("lower")
     settings = settings_for(options, regions, tensors)
@@ -111,7 +122,7 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     stage("emit")
     source = emit(ring, protocol=options.protocol, title="mpcc program", truncation=options.truncation,
                   compile_hint=f"compile.py -E {options.protocol} -b 100000")  # fmt: skip
-    return Compiled(graph, tuple(evidence), regions, ring, source, tensors, settings, options)
+    return Compiled(graph, tuple(evidence), regions, ring, source, tensors, settings, options, recovered)
 
 
 def check_options(options: Options) -> None:
@@ -145,17 +156,6 @@ def choose_outputs(graph: Graph, output: str) -> Graph:
         return graph
     chosen = [o for o in graph.outputs if o[0] == "logits"] or [graph.outputs[0]]
     return without_dead_nodes(Graph(graph.nodes, tuple(chosen)))
-
-
-def prepare(graph: Graph, regions: Regions, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Values that need no input, computed once: the provider's derived weights and folded public ones."""
-    if not regions.prepared:
-        return {}
-    targets = {node for _, node, _ in regions.prepared}
-    part = without_dead_nodes(Graph(graph.nodes, tuple((n, n) for n in sorted(targets))))
-    part = part.with_nodes([n for n in part.nodes if n.op != "input"])
-    values = run_graph(part, {}, tensors)
-    return {tensor: values[node].detach().contiguous() for tensor, node, _ in regions.prepared}
 
 
 def settings_for(options: Options, regions: Regions, tensors: Mapping[str, torch.Tensor]) -> Settings:

@@ -6,7 +6,8 @@ inside them:
     attention   score_abs (largest |scaled score|), spread (largest max - min of a row's kept scores)
     softmax     spread
     layer_norm  variance_min, variance_max (per token; rms_norm: of the mean square)
-    reciprocal, rsqrt   argument_min, argument_max
+    reciprocal, rsqrt, sqrt, exp   argument_min, argument_max
+    div         the same of the divisor
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def _observe(node: Node, values: Tensors, ranges: dict[str, tuple[float, float]]
         low, high = min(low, ranges[node.name][0]), max(high, ranges[node.name][1])
     ranges[node.name] = (low, high)
     observer = _OBSERVERS.get(node.op)
-    if observer is None:
+    if observer is None or node.site != "mpc":
         return
     seen = stats.setdefault(node.name, {})
     for key, number in observer(node, [values[i] for i in node.inputs]).items():
@@ -103,6 +104,10 @@ def _of_rms_norm(node: Node, inputs: Sequence[torch.Tensor]) -> Statistics:
     return {"variance_min": float(low), "variance_max": float(high)}
 
 
+def _of_divisor(node: Node, inputs: Sequence[torch.Tensor]) -> Statistics:
+    return _of_argument(node, inputs[1:])
+
+
 def _of_argument(node: Node, inputs: Sequence[torch.Tensor]) -> Statistics:
     low, high = torch.aminmax(inputs[0])
     return {"argument_min": float(low), "argument_max": float(high)}
@@ -115,4 +120,7 @@ _OBSERVERS: dict[str, Callable[[Node, Sequence[torch.Tensor]], Statistics]] = {
     "rms_norm": _of_rms_norm,
     "reciprocal": _of_argument,
     "rsqrt": _of_argument,
+    "sqrt": _of_argument,
+    "exp": _of_argument,
+    "div": _of_divisor,
 }

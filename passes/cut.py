@@ -34,10 +34,8 @@ class Regions:
 
 def cut(graph: Graph) -> Regions:
     """Split `graph` (visibilities and sites filled in) into regions."""
-    moved = _moved_into_mpc(graph, ("client",)) | _moved_into_mpc(graph, ("provider", "compile"))
+    moved = moved_into_mpc(graph, ("client",)) | moved_into_mpc(graph, ("provider", "compile"))
     inside = {n.name for n in graph.nodes if n.site == "mpc"} | moved
-    outputs = {node for _, node in graph.outputs}
-    inside |= {name for name in outputs if name not in inside and not graph[name].is_leaf and False}
     boundary = _boundary(graph, inside)
     shared = [n for n in boundary if n.site == "client"]
     prepared = [n for n in boundary if n.site in ("provider", "compile") and not n.is_leaf]
@@ -73,7 +71,7 @@ def _boundary(graph: Graph, inside: set[str]) -> list[Node]:
     return [node for node in graph.nodes if node.name in read and node.name not in inside]
 
 
-def _moved_into_mpc(graph: Graph, sites: Iterable[str]) -> set[str]:
+def moved_into_mpc(graph: Graph, sites: Iterable[str]) -> set[str]:
     """Nodes of these sites that are better computed in MPC, by minimum cut between source (outside) and sink (MPC)."""
     own = {n.name for n in graph.nodes if n.site in set(sites)}
     users = graph.users()

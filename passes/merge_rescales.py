@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from mpcc.compiler.ir import attributes
 from mpcc.compiler.ring import HEADROOM_BITS, RingGraph, RingNode, RingType
+from mpcc.passes.narrow_bounds import narrow_bounds
 
 
 def merge_rescales(graph: RingGraph) -> RingGraph:
@@ -37,7 +38,7 @@ class _Merger:
             if node.body is not None:
                 node = replace(node, body=merge_rescales(node.body))
             self._visit(node)
-        return RingGraph(tuple(self.nodes.values()), self.graph.outputs, self.graph.ring_bits)
+        return narrow_bounds(RingGraph(tuple(self.nodes.values()), self.graph.outputs, self.graph.ring_bits))
 
     def _visit(self, node: RingNode) -> None:
         if node.op in ("add", "sub"):

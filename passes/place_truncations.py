@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from mpcc.compiler.ir import attributes
 from mpcc.compiler.ring import RingGraph, RingNode
+from mpcc.passes.narrow_bounds import narrow_bounds
 
 SAFE_WIDTH = 63  # measured: |x| < 2^62 is truncated without a failure probability, at the same price as narrower widths
 
@@ -24,7 +25,7 @@ def place_truncations(graph: RingGraph, *, variant: str = "safe") -> RingGraph:
         if node.body is not None:
             node = replace(node, body=place_truncations(node.body, variant=variant))
         nodes[node.name] = _placed(node, nodes, variant) if node.op == "rescale" else node
-    return RingGraph(tuple(nodes.values()), graph.outputs, graph.ring_bits)
+    return narrow_bounds(RingGraph(tuple(nodes.values()), graph.outputs, graph.ring_bits))
 
 
 def _placed(node: RingNode, nodes: dict[str, RingNode], variant: str) -> RingNode:

@@ -33,12 +33,14 @@ def run(
     seed: int = 0,
     trace: bool = False,
     check: bool = True,
+    profile: bool = False,
 ) -> EmulatorResult:
     """Run `graph` on integers: `inputs` by the `name` attribute of the input nodes, `params` by tensor name.
 
     A parameter is reshaped to the shape of its node; inside a repeat, iteration i reads the i-th tensor. `truncation`
     "nearest" makes every truncation round to nearest; "probabilistic" draws from a generator seeded with `seed`.
     With `check`, the first overflow is a RangeError that names the layer; without, overflows are only recorded.
+    With `profile`, the mean magnitude of what every truncation truncates is recorded.
     InputError if an input is missing or has the wrong shape; InternalError for a graph that is not ready to run.
     """
     if graph.ring_bits != semantics.RING_BITS:
@@ -46,11 +48,12 @@ def run(
     if truncation not in ("probabilistic", "nearest"):
         raise InternalError(f"unknown truncation {truncation!r}")
     machine = _Machine(inputs, params, truncation == "nearest", np.random.default_rng(seed), trace, check)
+    machine.profiling = profile
     with np.errstate(over="ignore"):
         values = machine.graph(graph, 0, [], 0)
     outputs = {name: np.ascontiguousarray(values[source]).reshape(graph[source].type.shape)
                for name, source in graph.outputs}  # fmt: skip
-    return EmulatorResult(outputs, machine.trace, machine.ranges, machine.overflows)
+    return EmulatorResult(outputs, machine.trace, machine.ranges, machine.overflows, machine.magnitudes)
 
 
 def _last_use(graph: RingGraph) -> dict[str, int]:
@@ -70,6 +73,8 @@ class _Machine:
         self.nearest, self.rng = nearest, rng
         self.tracing, self.check = trace, check
         self.trace: dict[str, list[NDArray[np.float64]]] = {}
+        self.profiling = False
+        self.magnitudes: dict[str, float] = {}
         self.ranges: list[RangeUse] = []
         self.overflows: list[Overflow] = []
 
@@ -151,6 +156,9 @@ class _Machine:
 
     def trunc(self, node: RingNode, v: Int64) -> Int64:
         bits = node.int_attr("bits")
+        if self.profiling:
+            mean = float(np.abs(v, dtype=np.float64).mean())
+            self.magnitudes[node.name] = max(mean, self.magnitudes.get(node.name, 0.0))
         if self.nearest or node.attr("variant") == "nearest":
             return np.asarray(semantics.trunc_nearest(v, bits))
         return np.asarray(semantics.trunc_probabilistic(v, bits, self.rng))

@@ -55,6 +55,11 @@ def gelu(b: Builder, x: RingNode, *, form: str = "none") -> RingNode:
     return b.add(b.rescale(relu, x.type.frac_bits), correction, bound=x.type.bound)
 
 
+def quad_error(frac_bits: int) -> float:
+    """Bound of the absolute error against quad's own formula: one rounding."""
+    return 2.0**-frac_bits
+
+
 def quad(b: Builder, x: RingNode) -> RingNode:
     """MPCFormer's 0.125 x^2 + 0.25 x + 0.5: another function, for models trained with it."""
     f = x.type.frac_bits

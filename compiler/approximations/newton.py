@@ -19,6 +19,7 @@ from mpcc.compiler.ring import Builder, RingNode
 _COMPARISON_ROUNDS = 10  # comparison, selection; only ratios matter here
 _STEP_ROUNDS = 6
 MAX_SEGMENTS = 24
+TARGET = 2.0**-17  # relative error at which Newton steps end
 
 
 @dataclass(frozen=True)
@@ -77,52 +78,71 @@ def plan(power: float, low: float, high: float, target: float) -> Start:
 
 def _start_value(b: Builder, x: RingNode, start: Start, frac_bits: int, bound: float) -> RingNode:
     """The piecewise linear start at scale `frac_bits`."""
-    slope_bits = max(0, 12 - math.floor(math.log2(min(start.slopes))))
-    slope_bits = min(slope_bits, 61 - x.type.frac_bits - math.ceil(math.log2(max(start.slopes) * x.type.bound)))
 
     def line(offset: float, slope: float) -> RingNode:
-        slope_int = round(slope * 2.0**slope_bits)
-        return b.add_const(b.neg(b.mul_int(x, slope_int, slope_bits)), offset)
+        bits = max(0, 12 - math.floor(math.log2(slope)))
+        bits = max(0, min(bits, 61 - x.type.frac_bits - math.ceil(math.log2(slope * x.type.bound))))
+        falling = b.neg(b.mul_int(x, round(slope * 2.0**bits), bits))
+        return b.rescale(b.add_const(falling, offset), frac_bits)
 
     last = len(start.offsets) - 1
     total = b.rescale(line(start.offsets[last], start.slopes[last]), frac_bits, bound=bound)
     if last == 0:
         return total
-    shape = x.type.shape
-    stack = (1, *shape)
+    stack = (1, *x.type.shape)
     below = b.lt_zero(b.concat([b.reshape(b.add_const(x, -edge), stack) for edge in start.edges], 0))
     # [x < edge_j] switches from line j + 1 to line j; the differences telescope.
     changes = [
         line(start.offsets[j] - start.offsets[j + 1], start.slopes[j] - start.slopes[j + 1]) for j in range(last)
     ]
-    rescaled = b.rescale(b.concat([b.reshape(c, stack) for c in changes], 0), frac_bits)
-    chosen = b.sum(b.mul(below, rescaled), 0, bound=bound * 4)
-    return b.add(total, b.reshape(chosen, shape), bound=bound)
+    stacked = b.concat([b.reshape(c, stack) for c in changes], 0)
+    chosen = b.sum(b.mul(below, stacked), 0, bound=bound * 4)
+    return b.add(total, b.reshape(chosen, x.type.shape), bound=bound)
 
 
-def reciprocal(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, error: float = 2.0**-17) -> RingNode:
-    """1/x for x in [low, high] at scale `frac_bits`; relative error at most `error` plus a few ulps.
+def reciprocal_error(frac_bits: int) -> float:
+    """Bound of the relative error of `reciprocal` at scale `frac_bits`, for the default target."""
+    return TARGET + 2.0**-19 + 2.0 ** (1 - frac_bits)
 
-    Newton: e = 1 - x y; y <- y + y e; the error squares in each step.
+
+def rsqrt_error(frac_bits: int) -> float:
+    """Bound of the relative error of `rsqrt` at scale `frac_bits`, for the default target."""
+    return TARGET + 2.0**-18 + 2.0 ** (1 - frac_bits)
+
+
+def reciprocal(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, error: float = TARGET) -> RingNode:
+    """1/x for x in [low, high] at scale `frac_bits`; relative error `reciprocal_error`.
+
+    Newton: e = 1 - x y; y <- y + y e; the error squares in each step. An interval of more than 2^11 is first brought
+    to 2^5 by powers of two.
     """
+    if high / low > 2.0**11:
+        x, factor = _normalised(b, x, low, high, 5)
+        y = reciprocal(b, x, low=high / 2.0**5, high=high, frac_bits=frac_bits, error=error)
+        return b.mul(y, factor, bound=y.type.bound * factor.type.bound)
     shift = math.ceil(math.log2(high))  # x / 2^shift <= 1
-    x = _shifted(b, x, shift, min(frac_bits, 30), high)
+    x = _shifted(b, x, shift, max(22, math.ceil(math.log2(high / low)) + 20), high)
     low, high = low / 2.0**shift, high / 2.0**shift
     top = 1.0 / low * 1.3
     start = plan(-1.0, low, high, error)
     y = _start_value(b, x, start, frac_bits, top)
-    f = x.type.frac_bits
+    f = min(x.type.frac_bits, 60 - frac_bits - math.ceil(math.log2(top)))
     for _ in range(start.steps):
         e = b.const_sub(1.0, b.rescale(b.mul(x, y, bound=2.0), f), bound=1.0)
         y = b.add(y, b.rescale(b.mul(y, e, bound=top), frac_bits, bound=top), bound=top)
     return _shifted_back(b, y, shift)
 
 
-def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, error: float = 2.0**-17) -> RingNode:
-    """1/sqrt(x) for x in [low, high] at scale about `frac_bits`; relative error at most `error` plus a few ulps.
+def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, error: float = TARGET) -> RingNode:
+    """1/sqrt(x) for x in [low, high] at scale about `frac_bits`; relative error `rsqrt_error`.
 
-    Newton with g = x y^2 carried along: y <- y (3 - g) / 2, g <- g ((3 - g) / 2)^2, two products deep per step.
+    Newton with g = x y^2 carried along: y <- y (3 - g) / 2, g <- g ((3 - g) / 2)^2, two products deep per step. An
+    interval of more than 2^16 is first brought to 2^8 by powers of four.
     """
+    if high / low > 2.0**16:
+        x, factor = _normalised(b, x, low, high, 8, root=True)
+        y = rsqrt(b, x, low=high / 2.0**8, high=high, frac_bits=frac_bits, error=error)
+        return b.mul(y, factor, bound=y.type.bound * factor.type.bound)
     shift = 2 * math.ceil(math.log2(high) / 2)  # even, so that the root's shift is whole
     spread = math.log2(high / low)
     x = _shifted(b, x, shift, min(34, math.ceil(spread) + 18), high)
@@ -130,7 +150,8 @@ def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, e
     top = low**-0.5 * 1.5
     start = plan(-0.5, low, high, error)
     y = _start_value(b, x, start, frac_bits, top)
-    xy = b.rescale(b.mul(x, y, bound=2.0), frac_bits, bound=2.0)
+    # x y is as small as sqrt(low): it keeps as many more bits
+    xy = b.rescale(b.mul(x, y, bound=2.0), min(frac_bits + math.ceil(spread / 2), 34), bound=2.0)
     g = b.rescale(b.mul(xy, y, bound=2.0), frac_bits, bound=2.0)
     for step in range(start.steps):
         half = b.reinterpret(b.const_sub(3.0, g, bound=3.0), 1)  # (3 - g) / 2, one fractional bit more
@@ -139,6 +160,27 @@ def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, e
             square = b.rescale(b.mul(half, half), frac_bits, bound=2.25)
             g = b.rescale(b.mul(g, square, bound=2.0), frac_bits, bound=2.0)
     return _shifted_back(b, y, shift // 2)
+
+
+def _normalised(b: Builder, x: RingNode, low: float, high: float, bits: int, *,
+                root: bool = False) -> tuple[RingNode, RingNode]:  # fmt: skip
+    """(x times the power of two that brings it into [high / 2^bits, high], that power or its root).
+
+    One comparison per segment, all in one round, and one product without truncation: the factor is a whole number.
+    """
+    segments = math.ceil(math.log2(high / low) / bits)
+    edges = [high / 2.0 ** (bits * j) for j in range(1, segments)]
+    below = b.lt_zero(b.concat([b.reshape(b.add_const(x, -edge), (1, *x.type.shape)) for edge in edges], 0))
+
+    def power(step: int) -> RingNode:
+        """2^(step * j) in segment j: a public combination of the comparisons."""
+        parts = [
+            b.mul_int(b.slice(below, 0, j, j + 1), 2 ** (step * (j + 1)) - 2 ** (step * j)) for j in range(segments - 1)
+        ]
+        total = b.reshape(b.sum(b.concat(parts, 0), 0), x.type.shape)
+        return b.add_const(total, 1.0, bound=2.0 ** (step * (segments - 1)))
+
+    return b.mul(x, power(bits), bound=high), power(bits // 2 if root else bits)
 
 
 def _shifted(b: Builder, x: RingNode, shift: int, frac_bits: int, high: float) -> RingNode:

@@ -11,8 +11,18 @@ _EDGE = 16.0  # sigmoid(16) differs from 1 by 1.2e-7
 
 
 def sigmoid_error(frac_bits: int) -> float:
-    """Bound of the absolute error of sigmoid anywhere (tanh: twice that)."""
+    """Bound of the absolute error of sigmoid anywhere."""
     return exp_error(MIN_SQUARINGS, frac_bits + MIN_SQUARINGS) + 2.0**-16 + 4 * 2.0**-frac_bits
+
+
+def tanh_error(frac_bits: int) -> float:
+    """Bound of the absolute error of tanh anywhere."""
+    return 2 * sigmoid_error(frac_bits)
+
+
+def silu_error(frac_bits: int) -> float:
+    """Bound of the error of SiLU anywhere, relative to max(1, |x|)."""
+    return sigmoid_error(frac_bits) + 2.0**-frac_bits
 
 
 def _half_and_sign(b: Builder, x: RingNode) -> tuple[RingNode, RingNode]:
@@ -36,13 +46,13 @@ def sigmoid(b: Builder, x: RingNode) -> RingNode:
 
 
 def tanh(b: Builder, x: RingNode) -> RingNode:
-    """2 sigmoid(2x) - 1 at x's scale; error twice `sigmoid_error`."""
+    """2 sigmoid(2x) - 1 at x's scale; error `tanh_error`."""
     half = _with_sign(b, *_half_and_sign(b, b.mul_int(x, 2)))
     return b.mul_int(half, 2, bound=1.01)
 
 
 def silu(b: Builder, x: RingNode) -> RingNode:
-    """x sigmoid(x) at x's scale; error |x| times `sigmoid_error`."""
+    """x sigmoid(x) at x's scale; error `silu_error`."""
     return b.rescale(b.mul(x, sigmoid(b, x), bound=x.type.bound), x.type.frac_bits, bound=x.type.bound)
 
 

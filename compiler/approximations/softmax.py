@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mpcc.compiler.approximations.exp import exp_limit
-from mpcc.compiler.approximations.newton import reciprocal
+from mpcc.compiler.approximations.exp import MAX_FRAC_BITS, exp_error, exp_limit, squarings_for
+from mpcc.compiler.approximations.newton import reciprocal, reciprocal_error
 from mpcc.compiler.ring import Builder, RingNode
 
 
@@ -30,6 +30,26 @@ def reciprocal_of_sum(b: Builder, total: RingNode, terms: int) -> RingNode:
     return reciprocal(b, total, low=0.95, high=terms * 1.05, frac_bits=24)
 
 
+def softmax_error(frac_bits: int, spread: float = 48.0) -> float:
+    """Bound of the absolute error of a weight, whatever the length of the row; smaller for a wider `spread`.
+
+    Weights that are off by e (`exp_error`) move a share p = 1 / (1 + n w) by at most n e p^2, and n w p^2 is at most
+    1/4: most at w = e^-3, where the error of the exponential is largest. One more e for the weight itself.
+    """
+    n = squarings_for(-spread)
+    return 6 * exp_error(n, min(frac_bits + n, MAX_FRAC_BITS)) + 2.0**-frac_bits
+
+
+def relu_softmax_error(frac_bits: int) -> float:
+    """Bound of the absolute error of "2relu" against its formula: its weights are exact."""
+    return reciprocal_error(26) + 2.0**-frac_bits
+
+
+def quad_softmax_error(frac_bits: int) -> float:
+    """Bound of the absolute error of "2quad" against its formula: an ulp counts 2^6 times in a row that sums to 0."""
+    return relu_softmax_error(frac_bits) + 2.0 ** (6 - frac_bits)
+
+
 def softmax(b: Builder, scores: RingNode, *, spread: float, frac_bits: int) -> RingNode:
     """softmax over the last dimension at scale `frac_bits`."""
     e = shifted_exp(b, scores, spread=spread)
@@ -40,7 +60,8 @@ def softmax(b: Builder, scores: RingNode, *, spread: float, frac_bits: int) -> R
 
 
 def relu_softmax(b: Builder, scores: RingNode, *, square: bool, offset: float = 5.0, frac_bits: int) -> RingNode:
-    """MPCFormer's substitutes: relu(x) / sum relu(x) ("2relu") and (x + 5)^2 / sum (x + 5)^2 ("2quad").
+    """w / (2^-6 + sum w) with w = relu(x) ("2relu") or (x + 5)^2 ("2quad", MPCFormer); error
+    `relu_softmax_error`, `quad_softmax_error`.
 
     Other functions than softmax, for models trained with them.
     """

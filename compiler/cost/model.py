@@ -149,23 +149,29 @@ def _rows(graph: RingGraph, table: Protocol, times: int) -> list[Row]:
         level = max((depth[i] for i in node.inputs), default=0)
         key = price_key(node, [public[i] for i in node.inputs])
         if key is not None:
-            bits = node.int_attr("bits") if node.op in ("lt", "trunc") else 0
-            groups.setdefault((level, key, bits), []).append(node)
+            groups.setdefault((level, key, _kind(node, key)), []).append(node)
             level += 1
         if node.body is not None:
             rows += _rows(node.body, table, times * node.int_attr("count"))
             level += 1
         depth[node.name] = level
-    for (_, key, bits), members in groups.items():
+    for (_, key, _), members in groups.items():
         price = table.prices[key]
         for i, node in enumerate(members):
-            amount = Amount(node.type.elements, bits)
+            amount = Amount(node.type.elements, node.int_attr("bits") if node.op in ("lt", "trunc") else 0)
             rounds = price.rounds(amount) if i == 0 else (0,) * table.parties
             rows.append(
                 Row(node.origin.layer, node.origin.graph_op, key, times, amount.n * times,
                     tuple(times * v for v in price.bytes(amount)), tuple(times * r for r in rounds))
             )  # fmt: skip
     return rows
+
+
+def _kind(node: RingNode, key: str) -> int:
+    """What instructions must have in common to share rounds: their bits, or their size where they are truncations."""
+    if key in ("trunc_safe", "trunc_local"):
+        return node.type.elements
+    return node.int_attr("bits") if node.op in ("lt", "trunc") else 0
 
 
 def _add(*amounts: PerParty, parties: int) -> PerParty:

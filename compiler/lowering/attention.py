@@ -10,8 +10,10 @@ from mpcc.compiler.approximations.exp import exp_limit
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.ir import Node
 from mpcc.compiler.lowering.context import Context, lowers, rounded_up
-from mpcc.compiler.lowering.elementwise import FACTOR_BITS
+from mpcc.compiler.lowering.elementwise import times
 from mpcc.compiler.ring import RingNode
+
+NOTHING = 16  # e^-16 of the largest weight is as good as none
 
 
 @lowers("softmax")
@@ -65,7 +67,7 @@ def _scores(ctx: Context, node: Node, query: RingNode, key: RingNode) -> RingNod
     scale = float(node.attr("scale"))  # type: ignore[arg-type]
     bound = rounded_up(ctx.statistic(node, "score_abs"))
     raw = b.matmul(query, b.transpose(key), bound=bound / abs(scale))
-    return b.rescale(b.scale(raw, scale, FACTOR_BITS), ctx.f, bound=bound)
+    return b.rescale(times(ctx, raw, scale), ctx.f, bound=bound)
 
 
 def _masked_keys(ctx: Context, key: RingNode, keep: RingNode, anchor: RingNode) -> tuple[RingNode, RingNode]:
@@ -84,9 +86,9 @@ def _masked_keys(ctx: Context, key: RingNode, keep: RingNode, anchor: RingNode) 
 def _add_mask(ctx: Context, node: Node, scores: RingNode, mask: RingNode, kind: str) -> RingNode:
     """Scores with masked entries below every kept one, for masks that differ between queries."""
     b = ctx.b
-    far = 2 * scores.type.bound
+    far = math.ceil(2 * scores.type.bound) + NOTHING  # below every kept score by NOTHING at least
     if kind == "keep":
-        lowered = b.mul_int(b.add_const(mask, -1.0), round(far) << ctx.f, ctx.f)  # 0 or -far, integers
+        lowered = b.mul_int(b.add_const(mask, -1.0), far << ctx.f, ctx.f)  # 0 or -far, integers
         return b.add(scores, b.expand(lowered, scores.type.shape))
     return b.add(scores, b.expand(ctx.at_scale(mask), scores.type.shape))
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from mpcc.compiler.approximations.exp import MAX_SQUARINGS, exp_domain, exp_limit
 from mpcc.compiler.approximations.newton import reciprocal, rsqrt
-from mpcc.compiler.errors import InternalError
+from mpcc.compiler.errors import InternalError, RangeError
 from mpcc.compiler.ir import Node
-from mpcc.compiler.lowering.context import VARIANCE_MARGIN, Context, lowers
+from mpcc.compiler.lowering.context import RANGE_MARGIN, VARIANCE_MARGIN, Context, lowers
 from mpcc.compiler.ring import RingNode
 
-FACTOR_BITS = 14
+FACTOR_BITS = 18  # a public factor keeps so many significant bits
 
 
 @lowers("add", "sub")
@@ -41,7 +43,16 @@ def lower_scale(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNod
     factor = node.attr("factor")
     if not isinstance(factor, (int, float)):
         raise InternalError(f"{node.name}: factor is {factor!r}")
-    return ctx.at_scale(ctx.b.scale(inputs[0], float(factor), FACTOR_BITS))
+    return ctx.at_scale(times(ctx, inputs[0], float(factor)))
+
+
+def times(ctx: Context, x: RingNode, factor: float) -> RingNode:
+    """x * factor with FACTOR_BITS significant bits of the factor, as far as the ring has room for them."""
+    if factor == 0.0:
+        return ctx.b.mul_int(x, 0)
+    exponent = math.floor(math.log2(abs(factor)))
+    room = ctx.settings.ring_bits - 4 - x.type.int_bits - exponent
+    return ctx.b.scale(x, factor, max(0, min(FACTOR_BITS - exponent, room)))
 
 
 @lowers("shift")
@@ -59,20 +70,64 @@ def lower_cast(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode
     return inputs[0]
 
 
+def _positive(ctx: Context, node: Node) -> tuple[float, float]:
+    """The calibrated interval of the argument with margin."""
+    low = ctx.statistic(node, "argument_min")
+    if low <= 0:
+        raise RangeError(
+            f"{node.op} of a value that is not positive on the calibration inputs; mpcc has it for positive ones only",
+            where=node.origin.layer or node.name,
+        )
+    return low / VARIANCE_MARGIN, ctx.statistic(node, "argument_max") * VARIANCE_MARGIN
+
+
 @lowers("reciprocal")
 def lower_reciprocal(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """1 / x on the calibrated positive interval."""
-    low = ctx.statistic(node, "argument_min") / VARIANCE_MARGIN
-    high = ctx.statistic(node, "argument_max") * VARIANCE_MARGIN
+    low, high = _positive(ctx, node)
     return ctx.at_scale(reciprocal(ctx.b, inputs[0], low=low, high=high, frac_bits=24))
+
+
+@lowers("div")
+def lower_div(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
+    """x / y for y on its calibrated positive interval."""
+    low, high = _positive(ctx, node)
+    inverse = reciprocal(ctx.b, inputs[1], low=low, high=high, frac_bits=24)
+    x, y = (ctx.b.expand(v, node.type.shape) for v in (inputs[0], inverse))
+    return ctx.at_scale(ctx.b.mul(x, y, bound=ctx.bound(node)))
 
 
 @lowers("rsqrt")
 def lower_rsqrt(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """1 / sqrt(x) on the calibrated positive interval."""
-    low = ctx.statistic(node, "argument_min") / VARIANCE_MARGIN
-    high = ctx.statistic(node, "argument_max") * VARIANCE_MARGIN
-    return ctx.at_scale(rsqrt(ctx.b, inputs[0], low=low, high=high, frac_bits=22))
+    low, high = _positive(ctx, node)
+    return ctx.at_scale(rsqrt(ctx.b, inputs[0], low=low, high=high, frac_bits=24))
+
+
+@lowers("sqrt")
+def lower_sqrt(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
+    """sqrt(x) = x / sqrt(x) on the calibrated positive interval."""
+    low, high = _positive(ctx, node)
+    root = rsqrt(ctx.b, inputs[0], low=low, high=high, frac_bits=24)
+    return ctx.at_scale(ctx.b.mul(inputs[0], root, bound=ctx.bound(node)))
+
+
+@lowers("exp")
+def lower_exp(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
+    """e^x = e^top * e^(x - top) with `top` above every calibrated argument; exact to a share of e^top."""
+    x = ctx.at_scale(inputs[0])
+    top = ctx.statistic(node, "argument_max") + math.log(RANGE_MARGIN)
+    lowest = min(ctx.statistic(node, "argument_min") * RANGE_MARGIN, 0.0) - abs(top) - 1.0
+    # the widest domain has the most squarings: they are what small results far below e^top need
+    power = exp_limit(ctx.b, ctx.b.add_const(x, -top, bound=-lowest), lowest=min(lowest, exp_domain(MAX_SQUARINGS)))
+    return ctx.at_scale(times(ctx, power, math.exp(top)))
+
+
+@lowers("where")
+def lower_where(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
+    """The condition is its owner's 0 or 1; one product, no truncation."""
+    x, y = ctx.align(*inputs[1:])
+    return ctx.b.select(*(ctx.b.expand(v, node.type.shape) for v in (inputs[0], x, y)))
 
 
 @lowers("sum", "mean")
@@ -87,5 +142,5 @@ def lower_sum_over(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Ring
         terms *= x.type.shape[int(dim)]  # type: ignore[arg-type]
         x = ctx.b.sum(x, int(dim))  # type: ignore[arg-type]
     if node.op == "mean":
-        x = ctx.at_scale(ctx.b.scale(x, 1.0 / terms, FACTOR_BITS + terms.bit_length()))
+        x = ctx.at_scale(times(ctx, x, 1.0 / terms))
     return ctx.b.reshape(x, node.type.shape)

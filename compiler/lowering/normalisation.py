@@ -25,7 +25,10 @@ def _root(ctx: Context, node: Node, squares: RingNode, width: int) -> RingNode:
     ulp = 2.0**-squares.type.frac_bits
     total = b.add_const(squares, max(eps * width, ulp), bound=min(squares.type.bound, high * width * 2))
     root = rsqrt(b, total, low=low * width, high=high * width, frac_bits=ROOT_FRAC_BITS)
-    return b.rescale(b.scale(root, math.sqrt(width), 16), ROOT_FRAC_BITS)
+    factor = math.sqrt(width) * float(node.attr("gain", 1.0))  # type: ignore[arg-type]
+    if abs(math.log2(factor) - round(math.log2(factor))) < 1e-9:  # chosen so by affine folding: only moves the point
+        return b.scale(root, 2.0 ** round(math.log2(factor)), 0)
+    return b.rescale(b.scale(root, factor, 16), ROOT_FRAC_BITS)
 
 
 def _scaled(ctx: Context, node: Node, centred: RingNode, root: RingNode, inputs: Sequence[RingNode]) -> RingNode:
@@ -61,7 +64,7 @@ def lower_layer_norm(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Ri
 
 @lowers("rms_norm")
 def lower_rms_norm(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
-    """x / sqrt(mean(x^2) + eps) * gamma over the last dimension (Zhang and Sennrich 2019)."""
+    """gain * x / sqrt(mean(x^2) + eps) * gamma over the last dimension (Zhang and Sennrich 2019)."""
     b, x = ctx.b, ctx.at_scale(inputs[0])
     width = x.type.shape[-1]
     high = ctx.statistic(node, "variance_max") * VARIANCE_MARGIN

@@ -43,7 +43,7 @@ def _layer_norm(b: Builder, a: Args) -> Value:
 def _rms_norm(b: Builder, a: Args) -> Value:
     only(len(a["normalized_shape"]) == 1, _ONE_DIM)
     eps = torch.finfo(torch.float32).eps if a["eps"] is None else a["eps"]
-    return b.emit("rms_norm", [a["input"]] + ([] if a["weight"] is None else [a["weight"]]), eps=float(eps))
+    return b.emit("rms_norm", [a["input"]] + ([] if a["weight"] is None else [a["weight"]]), eps=float(eps), gain=1.0)
 
 
 class Softmax(Op):
@@ -93,22 +93,23 @@ class LayerNorm(Op):
 
 
 class RmsNorm(Op):
-    """rms_norm(x[, gamma]; eps) = x / sqrt(mean(x^2) + eps) gamma, over the last dimension."""
+    """rms_norm(x[, gamma]; eps, gain) = gain x / sqrt(mean(x^2) + eps) gamma, over the last dimension."""
 
     name = "rms_norm"
     arity = (1, 2)
-    attrs = ("eps",)
+    attrs = ("eps", "gain")
     secure = True
     aten = {"aten.rms_norm.default": _rms_norm}
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
         number(attrs, "eps")
+        number(attrs, "gain")
         _check_vectors(self.name, inputs)
         return inputs[0]
 
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         x, gamma = inputs[0], (*inputs[1:], None)[0]
-        return functional.rms_norm(x, x.shape[-1:], gamma, number(attrs, "eps"))
+        return functional.rms_norm(x, x.shape[-1:], gamma, number(attrs, "eps")) * number(attrs, "gain")
 
 
 def _check_vectors(op: str, inputs: Types) -> None:

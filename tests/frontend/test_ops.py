@@ -80,8 +80,8 @@ CASES = {
         ([X, Y, b4 := r(4)], {"eps": 1e-5, "affine": "gamma_beta"}, F.layer_norm(X, (4,), Y, b4)),
     ],
     "rms_norm": [
-        ([X], {"eps": 1e-6}, X * (X.square().mean(-1, keepdim=True) + 1e-6).rsqrt()),
-        ([X, Y], {"eps": 1e-6}, X * (X.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * Y),
+        ([X], {"eps": 1e-6, "gain": 1.0}, X * (X.square().mean(-1, keepdim=True) + 1e-6).rsqrt()),
+        ([X, Y], {"eps": 1e-6, "gain": 0.5}, X * (X.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * Y * 0.5),
     ],
     "attention": [
         ([q := r(2, 3, 4, 6), k := r(2, 3, 5, 6), v := r(2, 3, 5, 7)], {"scale": 0.3, "mask": "none"},

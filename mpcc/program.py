@@ -1,0 +1,352 @@
+"""Programs: compile a model, ask what it costs, run it, save it, load it."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mpcc.compiler.bundle import Bundle, ClientPart, pack  # fmt: skip
+from mpcc.compiler.bundle import load as load_bundle
+from mpcc.compiler.bundle import save as save_bundle
+from mpcc.compiler.capture import Captured, Inputs, capture, save_model
+from mpcc.compiler.cost import Cost, Row, estimate
+from mpcc.compiler.errors import BundleError, EngineError, MpccError
+from mpcc.compiler.fixed import decode, encode
+from mpcc.compiler.interpret import run_graph
+from mpcc.compiler.manifest import Placed, input_specs
+from mpcc.compiler.partition import Partition
+from mpcc.compiler.pipeline import Options, compile_model
+from mpcc.compiler.ring import RingGraph
+from mpcc.compiler.visibility import why
+from mpcc.inputs import prepare_inputs, random_inputs
+
+if TYPE_CHECKING:
+    from mpcc.runtime.engine import Measured
+
+Int64 = NDArray[np.int64]
+Engine = Literal["emulator", "mp-spdz"]
+ENGINES = ("mp-spdz", "emulator")
+KEYS = ("layer", "operation", "primitive")
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One inference: outputs by name, and what the engine measured (None: the emulator sends nothing)."""
+
+    outputs: dict[str, torch.Tensor]
+    engine: str
+    seconds: float
+    measured: Measured | None
+    estimated: Cost
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled program, fresh from the compiler or loaded from its bundle."""
+
+    bundle: Bundle
+
+    @property
+    def protocol(self) -> str:
+        return self.bundle.manifest.protocol
+
+    @property
+    def source(self) -> str:
+        """The MP-SPDZ program text."""
+        return self.bundle.source
+
+    def cost(self, network: str | None = None, by: str | None = None) -> Cost:
+        """What one inference will cost on `network` ("lan" | "wan" | "local"; default: the one compiled for).
+
+        With `by` ("layer" | "operation" | "primitive") the rows are summed up by it.
+        """
+        manifest = self.bundle.manifest
+        cost = estimate(self.bundle.ring, manifest.protocol, network=network or manifest.network)
+        if by is None:
+            return cost
+        if by not in KEYS:
+            raise MpccError(f"costs cannot be summed by {by!r}", todo=f"choose one of: {', '.join(KEYS)}")
+        return replace(cost, rows=_summed(cost.rows, by))
+
+    def run(self, inputs: Mapping[str, object], engine: Engine = "mp-spdz", *, seed: int = 0,
+            truncation: str | None = None, truncate: bool = False,
+            progress: Progress | None = None) -> Result:  # fmt: skip
+        """Run the program once, all parties on this machine.
+
+        Args:
+            inputs: tensors, arrays or nested lists by name, or {"text": ...}; see `mpcc.inputs`.
+            engine: "mp-spdz" (secure), or "emulator", which computes the same numbers in clear and protects nothing.
+            seed: of the emulator's probabilistic truncation.
+            truncation: for the emulator, another one than the program was compiled with.
+            truncate: cut texts that are longer than the program was compiled for.
+            progress: called with the name of each stage of the engine as it begins.
+
+        Raises:
+            InputError: the inputs do not fit.
+            EngineError: the engine is not there, or a party failed.
+        """
+        if engine not in ENGINES:
+            raise MpccError(f"there is no engine {engine!r}", todo=f"engines: {', '.join(ENGINES)}")
+        manifest, client = self.bundle.manifest, self._client()
+        tensors = prepare_inputs(inputs, manifest.inputs, client.tokenizer_json, truncate=truncate)
+        values = run_graph(client.graph, tensors, client.tensors)
+        shared, notes = shared_inputs(self.bundle.ring, values)
+        start = time.perf_counter()
+        if engine == "emulator":
+            integers, measured = self._emulate(shared, seed, truncation or manifest.truncation), None
+        else:
+            integers, measured = self._run_mp_spdz(shared, progress or (lambda name: None))
+        seconds = time.perf_counter() - start
+        outputs: dict[str, torch.Tensor] = {}
+        for spec in manifest.outputs:
+            if spec.clear:
+                outputs[spec.name] = values[dict(client.graph.outputs)[spec.name]]
+            else:
+                reals = decode(integers[spec.name], spec.frac_bits).reshape(spec.shape)
+                outputs[spec.name] = torch.from_numpy(reals).to(torch.float32)
+        return Result(outputs, engine, seconds, measured, self.cost(), notes)
+
+    def client_stream(self, inputs: Mapping[str, object], *, truncate: bool = False) -> Int64:
+        """What the client feeds to its party after the public weights: ring elements in the program's order."""
+        client = self._client()
+        tensors = prepare_inputs(inputs, self.bundle.manifest.inputs, client.tokenizer_json, truncate=truncate)
+        shared, _ = shared_inputs(self.bundle.ring, run_graph(client.graph, tensors, client.tensors))
+        return self._ordered(shared)
+
+    def provider_stream(self) -> Int64:
+        """The provider's private weights as ring elements, in the program's order."""
+        return _stream(self.bundle.manifest.private_weights, self._provider())
+
+    def public_stream(self) -> Int64:
+        """The public weights as ring elements: every party's stream starts with them."""
+        return _stream(self.bundle.manifest.public_weights, self.bundle.public)
+
+    def save(self, path: str | Path) -> None:
+        """Write `prog.mpc` and `prog.mpcc/`, both or neither."""
+        save_bundle(self.bundle, path)
+
+    def explain(self, node: str) -> list[str]:
+        """Lines that say why a node is computed where it is, or why a tensor is public or private.
+
+        Raises:
+            MpccError: no node, tensor or layer of this name.
+        """
+        graph, manifest = self.bundle.graph, self.bundle.manifest
+        reasons = {e.tensor: e.reason for e in manifest.evidence}
+        if node in graph:
+            lines = why(graph, node, reasons)
+            if graph[node].site == "mpc" and graph[node].visibility != "secret":
+                lines.append(
+                    "  it was moved into MPC, where it is free: what it reads is cheaper to share than its result"
+                )
+            if node in manifest.client_order:
+                lines.append("  its value goes into MPC as shares")
+            return lines
+        for evidence in manifest.evidence:
+            if evidence.tensor == node:
+                word = "public" if evidence.visibility == "public" else "private (the provider's)"
+                return [f"the weight {node} is {word}: {evidence.reason}"]
+        inside = [n for n in graph.operations() if n.origin.layer == node or n.origin.layer.startswith(f"{node}.")]
+        if inside:
+            return [f"{n.name} = {n.op} is {n.visibility}, computed at {n.site}" for n in inside]
+        names = [n.name for n in graph] + list(reasons)
+        near = difflib.get_close_matches(node, names, n=3)
+        todo = f"near: {', '.join(near)}" if near else "list them with: mpcc explain PROGRAM"
+        raise MpccError(f"the program has no node, weight or layer {node!r}", todo=todo)
+
+    def to_json(self, network: str | None = None) -> dict[str, object]:
+        """Everything `mpcc inspect --json` prints."""
+        from mpcc.inspection import inspection
+
+        return inspection(self, network)
+
+    # ** engines **
+    def _emulate(self, shared: Mapping[str, Int64], seed: int, truncation: str) -> dict[str, Int64]:
+        from mpcc.backends.emulator import run
+
+        if truncation not in ("probabilistic", "nearest"):
+            raise MpccError(f"unknown truncation {truncation!r}", todo="choose one of: probabilistic, nearest")
+        manifest = self.bundle.manifest
+        params = _encoded(manifest.private_weights, self._provider())
+        params |= _encoded(manifest.public_weights, self.bundle.public)
+        mode: Literal["probabilistic", "nearest"] = "nearest" if truncation == "nearest" else "probabilistic"
+        return run(self.bundle.ring, shared, params, truncation=mode, seed=seed).outputs
+
+    def _run_mp_spdz(self, shared: Mapping[str, Int64], progress: Progress) -> tuple[dict[str, Int64], Measured | None]:
+        try:
+            from mpcc.runtime.engine import Job
+            from mpcc.runtime.mp_spdz import run_job
+        except ImportError as error:
+            raise EngineError(f"the mp-spdz engine is not installed: {error}") from None
+        specs = [o for o in self.bundle.manifest.outputs if not o.clear]
+        if not specs:  # nothing secret is left: the client has computed it all
+            return {}, None
+        job = Job(
+            source=self.bundle.source,
+            protocol=self.protocol,
+            public_stream=self.public_stream(),
+            provider_stream=self.provider_stream(),
+            client_stream=self._ordered(shared),
+            outputs=tuple((o.name, int(np.prod(o.shape, dtype=np.int64))) for o in specs),
+        )
+        result = run_job(job, on_stage=progress)
+        return dict(result.outputs), result.measured
+
+    def _ordered(self, shared: Mapping[str, Int64]) -> Int64:
+        parts = [shared[name].reshape(-1) for name in self.bundle.manifest.client_order]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    def _client(self) -> ClientPart:
+        if self.bundle.client is None:
+            raise BundleError("the bundle has no client/ folder here", todo="only the client can prepare inputs")
+        return self.bundle.client
+
+    def _provider(self) -> Mapping[str, torch.Tensor]:
+        if self.bundle.provider is None:
+            raise BundleError(
+                "the bundle has no provider/ folder here", todo="only the provider has the private weights"
+            )
+        return self.bundle.provider
+
+
+def compile(
+    model: object,
+    example_inputs: Inputs | None = None,
+    partition: Partition | None = None,
+    calibration: Sequence[Mapping[str, object]] | None = None,
+    *,
+    protocol: str = "ring",
+    network: str = "lan",
+    approximations: Mapping[str, str] | None = None,
+    output: str = "logits",
+    sequence_length: int | None = None,
+    batch_size: int = 1,
+    public_inputs: Iterable[str] = (),
+    frac_bits: int = 16,
+    truncation: str = "probabilistic",
+    base: str | Path | None = None,
+    calibrate_random: int = 0,
+    allow_pickle: bool = False,
+    truncate: bool = False,
+    progress: Progress | None = None,
+) -> Program:
+    """Compile a model to a secure program.
+
+    Args:
+        model: nn.Module (also PEFT), ExportedProgram, or the path of one; see `mpcc.compiler.capture`.
+        example_inputs: tensors that fix the shapes; or give `sequence_length` and `batch_size` for a text model.
+        partition: which weights are public. Default: with `base`, what is byte-equal to it; otherwise none.
+        calibration: inputs like the real ones, for ranges (as `Program.run` takes them, texts included).
+        approximations: e.g. {"gelu": "quad"}; the default forms are faithful.
+        output: "logits" (the model's first output) or "all".
+        public_inputs: inputs that every party may learn, e.g. ["attention_mask"].
+        frac_bits: fractional bits of activations.
+        truncation: "probabilistic" (cheap) or "nearest" (dearer, leaks nothing).
+        base: folder of the open base model.
+        calibrate_random: use that many random inputs besides `calibration`.
+        truncate: cut calibration texts that are longer than the program.
+        progress: called with the name of each stage as it begins.
+
+    Raises:
+        MpccError: what is wrong with the model, the partition, the ranges or the options, in one sentence.
+    """
+    report = progress or (lambda name: None)
+    options = Options(
+        protocol=protocol, network=network, output=output, frac_bits=frac_bits, truncation=truncation,
+        approximations=approximations, public_inputs=tuple(public_inputs),
+    )  # fmt: skip
+    report("capture")
+    captured = capture(
+        model,
+        example_inputs,
+        base=base,
+        sequence_length=sequence_length,
+        batch_size=batch_size,
+        allow_pickle=allow_pickle,
+    )
+    if partition is None:
+        partition = _default_partition(captured, base)
+    samples = _samples(captured, calibration, calibrate_random, truncate)
+    compiled = compile_model(captured, partition, samples, options, report)
+    return Program(pack(captured, compiled))
+
+
+def load(path: str | Path, roles: Iterable[str] | None = None) -> Program:
+    """Read a program that `Program.save` wrote; `roles` limits what is read to, e.g., {"client"}."""
+    return Program(load_bundle(path, roles))
+
+
+def save(model: torch.nn.Module, path: str | Path, example_inputs: Inputs | None = None,
+         tokenizer: object | None = None, *, sequence_length: int | None = None) -> None:  # fmt: skip
+    """Write a model so that `mpcc compile` takes it without running code from the file; see `save_model`."""
+    save_model(model, path, example_inputs, tokenizer, sequence_length=sequence_length)
+
+
+def _default_partition(captured: Captured, base: str | Path | None) -> Partition:
+    if base is None:
+        return Partition.all_private()
+    return Partition.from_peft(base) if captured.peft is not None else Partition.from_base(base)
+
+
+def _samples(
+    captured: Captured, calibration: Sequence[Mapping[str, object]] | None, random: int, truncate: bool
+) -> list[dict[str, torch.Tensor]]:
+    specs = input_specs(captured)
+    given = [prepare_inputs(c, specs, captured.tokenizer_json, truncate=truncate) for c in calibration or ()]
+    return given + random_inputs(specs, random)
+
+
+# ** streams **
+def shared_inputs(ring: RingGraph, values: Mapping[str, torch.Tensor]) -> tuple[dict[str, Int64], tuple[str, ...]]:
+    """The client's tensors as ring elements, and a warning for each that leaves the calibrated range."""
+    result: dict[str, Int64] = {}
+    notes: list[str] = []
+    for node in ring:
+        if node.op != "input":
+            continue
+        name = node.str_attr("name")
+        value = values[name].detach().to(torch.float64).numpy()
+        result[name] = encode(value, node.type.frac_bits)
+        if value.size and (largest := float(np.abs(value).max())) > node.type.bound:
+            times = largest / node.type.bound
+            notes.append(f"{name} is {times:.1f} times the largest value the program was calibrated for: expect errors")
+    return result, tuple(notes)
+
+
+def _encoded(placed: Iterable[Placed], tensors: Mapping[str, torch.Tensor]) -> dict[str, Int64]:
+    return {p.tensor: encode(tensors[p.tensor].detach().numpy(), p.frac_bits) for p in placed}
+
+
+def _stream(placed: Sequence[Placed], tensors: Mapping[str, torch.Tensor]) -> Int64:
+    stream = np.zeros(max((p.position + p.elements for p in placed), default=0), np.int64)
+    for p in placed:
+        stream[p.position : p.position + p.elements] = encode(tensors[p.tensor].detach().numpy(), p.frac_bits).reshape(
+            -1
+        )
+    return stream
+
+
+def _summed(rows: Iterable[Row], key: str) -> tuple[Row, ...]:
+    """One row per value of `key`; the other two fields are empty."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(str(getattr(row, key)), []).append(row)
+    return tuple(_one_row(key, name, members) for name, members in groups.items())
+
+
+def _one_row(key: str, name: str, members: Sequence[Row]) -> Row:
+    names = {k: name if k == key else "" for k in KEYS}
+    by_party = [tuple(map(sum, zip(*(getattr(m, f) for m in members), strict=True)))
+                for f in ("bytes_by_party", "rounds_by_party")]  # fmt: skip
+    return Row(**names, count=sum(m.count for m in members), elements=sum(m.elements for m in members),
+               bytes_by_party=by_party[0], rounds_by_party=by_party[1])  # fmt: skip

@@ -1,0 +1,212 @@
+"""Everything affine between two non-linearities becomes one matrix product, folded in clear by the owner of the weights.
+
+Given                                                Result
+    y0 = layer_norm(x0, gamma0, beta0)                   n0 = rms_norm(x0) {gain}
+    z  = add(linear(c, W, b), y0)                        z  = linear([c, n0], C [W | diag(gamma0) / gain], C (b + beta0))
+    y  = layer_norm(z, gamma, beta)                      n  = rms_norm(z) {gain}
+    u  = linear(y, V, d)                                 u  = linear(n, V diag(gamma) / gain, d + V beta)
+
+C = I - 11'/h centres: the mean of z is zero by construction, so LayerNorm needs no mean. The gain 2^k / sqrt(h) makes
+the factor sqrt(h) of the norm a power of two. New weights are graph operations on parameters, so the provider computes
+them once; nothing is folded across owners (a public weight stays public). A value read by anything else than a matrix
+product, a residual sum or a layout operation is materialised as n * gamma / gain + beta.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from mpcc.compiler.ir import Attr, Graph, Node, TensorType, attributes, without_dead_nodes
+from mpcc.compiler.ops import REGISTRY
+
+_LAYOUT = frozenset({"reshape", "slice", "permute", "expand"})
+
+
+@dataclass(frozen=True)
+class Affine:
+    """The value gamma * source / gain + beta, which is not computed unless somebody needs it."""
+
+    source: str
+    gamma: str
+    beta: str
+    gain: float
+
+
+@dataclass
+class _State:
+    graph: Graph
+    nodes: dict[str, Node] = field(default_factory=dict)
+    pending: dict[str, Affine] = field(default_factory=dict)
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    centred: set[str] = field(default_factory=set)
+    visibility: dict[str, str] = field(default_factory=dict)
+
+
+def fold_affine(graph: Graph) -> tuple[Graph, dict[str, torch.Tensor], dict[str, Affine]]:
+    """Fold a labelled graph; visibilities have to be inferred again afterwards.
+
+    Returns the graph, new public constants, and for every LayerNorm that is no longer computed the node and the weights
+    (names of nodes) that it can be recovered from.
+    """
+    state = _State(graph)
+    users = graph.users()
+    outputs = {name for _, name in graph.outputs}
+    for node in graph.nodes:
+        state.visibility[node.name] = node.visibility
+        folded = node.site == "mpc" and (
+            _norm(state, node) or _layout(state, node) or _residual(state, node, users, outputs) or _linear(state, node)
+        )
+        if not folded:
+            state.nodes[node.name] = replace(node, inputs=tuple(_value(state, i) for i in node.inputs))
+    for name in outputs:
+        _value(state, name)
+    renamed = tuple((key, _value(state, name)) for key, name in graph.outputs)
+    recovered = {name: affine for name, affine in state.pending.items() if graph[name].op == "layer_norm"}
+    return without_dead_nodes(Graph(tuple(state.nodes.values()), renamed)), state.constants, recovered
+
+
+def _emit(state: _State, like: Node, suffix: str, op: str, inputs: tuple[str, ...], **attrs: Attr) -> str:
+    """Append an operation named after `like`; its type follows from the operation."""
+    name = f"{like.name}_{suffix}"
+    if name not in state.nodes:
+        type_ = REGISTRY[op].type([state.nodes[i].type for i in inputs], attrs)
+        state.nodes[name] = Node(name, op, inputs, attributes(**attrs), type_, like.origin)
+    return name
+
+
+def _value(state: _State, name: str) -> str:
+    """The name of the node that computes `name`, materialised where it is pending."""
+    affine = state.pending.get(name)
+    if affine is None:
+        return name
+    like = state.graph[name]
+    scaled = _emit(state, like, "scaled", "mul", (affine.source, _gamma(state, like, affine)))
+    return _emit(state, like, "value", "add", (scaled, affine.beta))
+
+
+def _gamma(state: _State, like: Node, affine: Affine) -> str:
+    """gamma / gain as a vector."""
+    return affine.gamma if affine.gain == 1.0 else _emit(state, like, "gain", "scale", (affine.gamma,), factor=1.0 / affine.gain)
+
+
+def _norm(state: _State, node: Node) -> bool:
+    """layer_norm -> the norm alone; its affine part is left pending."""
+    if node.op != "layer_norm" or node.attr("affine") != "gamma_beta":
+        return False
+    x, gamma, beta = node.inputs
+    if len(node.type.shape) < 2 or any(state.graph[w].visibility == "secret" for w in (gamma, beta)):
+        return False
+    eps = node.attr("eps")
+    if x in state.centred:
+        width = node.type.shape[-1]
+        gain = 2.0 ** round(math.log2(math.sqrt(width))) / math.sqrt(width)
+        source = _emit(state, node, "norm", "rms_norm", (x,), eps=eps, gain=gain)
+    else:
+        gain = 1.0
+        source = _emit(state, node, "norm", "layer_norm", (_value(state, x),), eps=eps, affine="none")
+    state.pending[node.name] = Affine(source, gamma, beta, gain)
+    return True
+
+
+def _layout(state: _State, node: Node) -> bool:
+    """Layout of a pending value that leaves its last dimension alone: the source is moved, the rest stays pending."""
+    affine = state.pending.get(node.inputs[0]) if node.op in _LAYOUT and node.inputs else None
+    if affine is None or not _keeps_last(state.graph[node.inputs[0]].type, node):
+        return False
+    moved = replace(node, name=f"{node.name}_moved", inputs=(affine.source,))
+    state.nodes[moved.name] = moved
+    state.pending[node.name] = replace(affine, source=moved.name)
+    return True
+
+
+def _keeps_last(before: TensorType, node: Node) -> bool:
+    shape, rank = node.type.shape, len(before.shape)
+    if not shape or shape[-1] != before.shape[-1]:
+        return False
+    if node.op == "slice":
+        return node.attr("dim") != rank - 1
+    if node.op == "permute":
+        dims = node.attr("dims")
+        return isinstance(dims, tuple) and dims[-1] == rank - 1
+    return True
+
+
+def _linear(state: _State, node: Node) -> bool:
+    """A product with a pending operand takes its affine part into the weight."""
+    affine = state.pending.get(node.inputs[0]) if node.op == "linear" else None
+    if affine is None or not _same_owner(state, (*node.inputs[1:], affine.gamma, affine.beta)):
+        return False
+    weight, bias = _with_affine(state, node, affine, node.inputs[1], node.inputs[2:])
+    state.nodes[node.name] = replace(node, inputs=(affine.source, weight, bias))
+    return True
+
+
+def _with_affine(state: _State, like: Node, affine: Affine, weight: str, bias: tuple[str, ...]) -> tuple[str, str]:
+    """(W diag(gamma) / gain, b + W beta)."""
+    gamma = _emit(state, like, "gain", "scale", (affine.gamma,), factor=1.0 / affine.gain)
+    folded = _emit(state, like, "weight", "mul", (weight, gamma))
+    width = state.nodes[affine.beta].type.shape[0]
+    column = _emit(state, like, "column", "reshape", (affine.beta,), shape=(width, 1))
+    product = _emit(state, like, "shifted", "matmul", (weight, column))
+    offset = _emit(state, like, "offset", "reshape", (product,), shape=(state.nodes[weight].type.shape[0],))
+    return folded, _emit(state, like, "bias", "add", (bias[0], offset)) if bias else offset
+
+
+def _same_owner(state: _State, names: tuple[str, ...]) -> bool:
+    """Folding must not make a public matrix private: either the first weight is private already, or all are public."""
+    visibilities = [state.visibility.get(n, "provider") for n in names]
+    return visibilities[0] == "provider" or all(v == "public" for v in visibilities)
+
+
+def _residual(state: _State, node: Node, users: dict[str, list[str]], outputs: set[str]) -> bool:
+    """add(linear(u), r) that only a LayerNorm reads: one centred product over [u, r]."""
+    if node.op != "add" or node.name in outputs or [state.graph[u].op for u in users[node.name]] != ["layer_norm"]:
+        return False
+    for product, rest in (node.inputs, node.inputs[::-1]):
+        linear = state.graph[product]
+        alone = linear.op == "linear" and users[product] == [node.name] and product not in outputs
+        if alone and state.graph[rest].type == node.type == linear.type and len(node.type.shape) >= 2:
+            affine = state.pending.get(rest)
+            owners = (*linear.inputs[1:], *((affine.gamma, affine.beta) if affine else ()))
+            if _same_owner(state, owners) and state.visibility[linear.inputs[1]] == "provider":
+                _fuse(state, node, linear, rest, affine)
+                return True
+    return False
+
+
+def _fuse(state: _State, node: Node, linear: Node, rest: str, affine: Affine | None) -> None:
+    u, weight, *bias = state.nodes.pop(linear.name).inputs
+    width = node.type.shape[-1]
+    eye = _eye(state, width)
+    if affine is None:
+        square, carried = eye, _value(state, rest)
+    else:
+        row = _emit(state, node, "row", "reshape", (affine.gamma,), shape=(1, width))
+        row = _emit(state, node, "row_gain", "scale", (row,), factor=1.0 / affine.gain)
+        square, carried = _emit(state, node, "diagonal", "mul", (eye, row)), affine.source
+        bias = [_emit(state, node, "beta", "add", (bias[0], affine.beta))] if bias else [affine.beta]
+    wide = _emit(state, node, "wide", "concat", (weight, square), dim=1)
+    inputs = [_emit(state, node, "both", "concat", (u, carried), dim=len(node.type.shape) - 1), _centred(state, node, wide, "weight")]
+    if bias:
+        inputs.append(_centred(state, node, bias[0], "bias"))
+    state.nodes[node.name] = replace(node, op="linear", inputs=tuple(inputs), attrs=())
+    state.centred.add(node.name)
+
+
+def _centred(state: _State, node: Node, name: str, what: str) -> str:
+    """Subtract the mean over the output dimension."""
+    mean = _emit(state, node, f"{what}_mean", "mean", (name,), dims=(0,), keepdim=True)
+    return _emit(state, node, f"{what}_centred", "sub", (name, mean))
+
+
+def _eye(state: _State, width: int) -> str:
+    name = f"identity_{width}"
+    if name not in state.nodes:
+        state.constants[name] = torch.eye(width)
+        constant = Node(name, "constant", (), attributes(tensor=name), TensorType((width, width)))
+        state.nodes = {name: constant, **state.nodes}
+        state.visibility[name] = "public"
+    return name

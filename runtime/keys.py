@@ -1,0 +1,102 @@
+"""Keys and certificates in the form in which MP-SPDZ loads them.
+
+Party i loads P<i>.pem and P<i>.key from Player-Data. It accepts a peer j whose certificate is in that folder under the
+hash of its subject (OpenSSL's directory look-up, what c_rehash makes) and whose common name is P<j>.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+VALIDITY = datetime.timedelta(days=30)
+CLOCK_SKEW = datetime.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A party's self-signed certificate and private key, both PEM."""
+
+    name: str
+    certificate: bytes
+    key: bytes
+
+
+def make_identity(player: int, validity: datetime.timedelta = VALIDITY) -> Identity:
+    """A fresh key pair for a player, with a certificate that is valid from yesterday on."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = f"P{player}"
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + validity)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encoded = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return Identity(name, certificate.public_bytes(serialization.Encoding.PEM), encoded)
+
+
+def install(folder: Path, own: Identity, certificates: dict[str, bytes]) -> None:
+    """Write one party's folder: its own key (mode 0600), and the certificate of every party with its hash link."""
+    write_private(folder / f"{own.name}.key", own.key)
+    for name, certificate in certificates.items():
+        (folder / f"{name}.pem").write_bytes(certificate)
+        (folder / f"{subject_hash(certificate)}.0").symlink_to(f"{name}.pem")
+
+
+def subject_hash(certificate: bytes) -> str:
+    """OpenSSL's X509_NAME_hash of the subject: the file name under which a certificate is looked up.
+
+    It is the first four bytes, little-endian, of the SHA-1 of the canonical name: every attribute as a UTF8String in
+    lower case with single blanks, and without the SEQUENCE around them.
+    """
+    canonical = b""
+    for rdn in x509.load_pem_x509_certificate(certificate).subject.rdns:
+        attributes = b"".join(
+            _der(0x30, _oid(a.oid.dotted_string) + _der(0x0C, " ".join(str(a.value).split()).lower().encode()))
+            for a in rdn
+        )
+        canonical += _der(0x31, attributes)
+    digest = hashlib.sha1(canonical, usedforsecurity=False).digest()
+    return f"{int.from_bytes(digest[:4], 'little'):08x}"
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """A new file that only its owner can read, from the moment it exists."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    """A DER element with a length below 2^16."""
+    size = len(content)
+    length = bytes([size]) if size < 128 else bytes([0x81, size]) if size < 256 else b"\x82" + size.to_bytes(2, "big")
+    return bytes([tag]) + length + content
+
+
+def _oid(dotted: str) -> bytes:
+    first, second, *rest = (int(part) for part in dotted.split("."))
+    content = bytes([40 * first + second])
+    for part in rest:
+        digits = [part & 0x7F]
+        while part := part >> 7:
+            digits.append(0x80 | part & 0x7F)
+        content += bytes(reversed(digits))
+    return _der(0x06, content)

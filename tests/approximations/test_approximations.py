@@ -1,0 +1,230 @@
+"""Every approximation over its whole domain on the emulator against float64, held to the bound it declares."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from harness import MODES, evaluate
+from mpcc.compiler.approximations import APPROXIMATIONS, CHANGING, FAITHFUL
+from mpcc.compiler.approximations import gelu as gelu_forms
+from mpcc.compiler.approximations.exp import (
+    MAX_FRAC_BITS,
+    MAX_SQUARINGS,
+    MIN_SQUARINGS,
+    exp_domain,
+    exp_error,
+    exp_limit,
+    squarings_for,
+)
+from mpcc.compiler.approximations.newton import reciprocal, reciprocal_error, rsqrt, rsqrt_error
+from mpcc.compiler.approximations.polynomial import evaluate as polynomial
+from mpcc.compiler.approximations.polynomial import fit_minimax
+from mpcc.compiler.approximations.sigmoid import relu, sigmoid, silu, tanh
+from mpcc.compiler.approximations.sign import clip_above, clip_below, sign_and_abs
+from mpcc.compiler.approximations.softmax import relu_softmax, row_max, softmax, softmax_error
+
+FRAC_BITS = (13, 16)
+EPSILON = 2.0**-6
+BY_LOWERING = {"layer_norm", "rms_norm"}  # tests/lowering holds these to their bounds
+
+
+def span(low, high, count=4001):
+    """Evenly over the domain, densely around 0, and the edges themselves."""
+    near = np.linspace(max(low, -6), min(high, 6), count)
+    return np.concatenate([np.linspace(low, high, count), near, [low, high, 0.0]])
+
+
+# softmax: the rows of the whole domain with as many squarings as they need are in a test of their own
+def rows(lowest, highest, length=32):
+    """Rows of scores: random, constant, one-hot, and the ones that make the error of the exponential count most."""
+    rng = np.random.default_rng(0)
+    worst = np.full((length, length), min(highest, lowest + 384, 3.0) - 3.0)
+    for n in range(length):
+        worst[n, : n + 1] = -60 if lowest < -60 else lowest
+        worst[n, 0] = worst[n, -1] + 3.0
+    wide = rng.uniform(lowest, highest, (40, length))
+    flat = np.repeat(np.linspace(lowest, highest, 20)[:, None], length, 1)
+    edge = np.full((2, length), lowest)
+    edge[:, 3] = highest
+    small = np.full((400, length), -5.0)  # where the weights of 2quad almost vanish
+    small[:, 0] += np.geomspace(2.0**-14, 1, 400)
+    return np.concatenate([worst, wide, rng.normal(size=(40, length)), flat, edge, small])
+
+
+def exact_softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def shares(weights):
+    return weights / (EPSILON + weights.sum(-1, keepdims=True))
+
+
+def exact_sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def newton(function, a):
+    def build(b, x):
+        return b.rescale(function(b, x, low=a.domain.low, high=a.domain.high, frac_bits=24), x.type.frac_bits)
+
+    return build
+
+
+def soft(function, **options):
+    return lambda a: lambda b, x: function(b, x, frac_bits=x.type.frac_bits, **options)
+
+
+# (op, form) -> (builder of the ring function, float64 meaning, arguments)
+CASES = {
+    ("gelu", "polynomial"): (lambda a: gelu_forms.gelu, gelu_forms.gelu_exact, None),
+    ("gelu", "quad"): (lambda a: gelu_forms.quad, lambda x: x * x / 8 + x / 4 + 0.5, None),
+    ("softmax", "exp"): (soft(softmax, spread=48.0), exact_softmax, lambda low, high: rows(-48.0, high)),
+    ("softmax", "2quad"): (soft(relu_softmax, square=True), lambda x: shares((x + 5) ** 2), rows),
+    ("softmax", "2relu"): (soft(relu_softmax, square=False), lambda x: shares(np.maximum(x, 0)), rows),
+    ("reciprocal", "newton"): (lambda a: newton(reciprocal, a), lambda x: 1 / x, np.geomspace),
+    ("rsqrt", "newton"): (lambda a: newton(rsqrt, a), lambda x: x**-0.5, np.geomspace),
+    ("tanh", "exp"): (lambda a: tanh, np.tanh, None),
+    ("sigmoid", "exp"): (lambda a: sigmoid, exact_sigmoid, None),
+    ("silu", "exp"): (lambda a: silu, lambda x: x * exact_sigmoid(x), None),
+    ("relu", "comparison"): (lambda a: relu, lambda x: np.maximum(x, 0), None),
+}
+ALL = [a for forms in APPROXIMATIONS.values() for a in forms if a.op not in BY_LOWERING]
+
+
+def quantised(x, frac_bits):
+    return np.rint(x * 2.0**frac_bits) / 2.0**frac_bits
+
+
+def measured(a, frac_bits, mode):
+    """The largest error over the domain, in the unit the registry names."""
+    build, meaning, arguments = CASES[a.op, a.name]
+    x = (arguments or span)(a.domain.low, a.domain.high)
+    exact = meaning(quantised(x, frac_bits))
+    bound = max(abs(a.domain.low), abs(a.domain.high))
+    error = np.abs(evaluate(build(a), x, frac_bits=frac_bits, bound=bound, mode=mode) - exact)
+    unit = {"1": np.ones_like(error), "y": np.maximum(1, np.abs(exact)), "x": np.maximum(1, np.abs(x))}[a.error_of]
+    return float((error / unit).max())
+
+
+def test_every_form_has_a_case():
+    assert {(a.op, a.name) for a in ALL} == set(CASES)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("frac_bits", FRAC_BITS)
+@pytest.mark.parametrize("a", ALL, ids=lambda a: f"{a.op}-{a.name}")
+def test_error_is_within_the_declared_bound_which_is_not_vacuous(a, frac_bits, mode):
+    error, bound = measured(a, frac_bits, mode), a.error_bound(frac_bits)
+    assert bound / 20 <= error <= bound
+
+
+def test_registry_is_consistent():
+    for op, forms in APPROXIMATIONS.items():
+        assert forms[0].faithful and len({a.name for a in forms}) == len(forms), op
+        assert all(a.op == op and a.source and a.domain.text and a.domain.low < a.domain.high for a in forms)
+        assert all(a.changes_model == (not a.faithful) for a in forms)
+        assert all(a.error_bound(13) >= a.error_bound(16) for a in forms), "fewer bits cannot be more exact"
+    assert FAITHFUL == {"gelu": "polynomial", "softmax": "exp"}
+    assert CHANGING == {"gelu": {"quad"}, "softmax": {"2relu", "2quad"}}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("frac_bits", FRAC_BITS)
+def test_tanh_gelu(frac_bits, mode):
+    x = span(-64, 64)
+    y = evaluate(lambda b, v: gelu_forms.gelu(b, v, form="tanh"), x, frac_bits=frac_bits, bound=64, mode=mode)
+    error = np.abs(y - gelu_forms.gelu_tanh(quantised(x, frac_bits))).max()
+    assert gelu_forms.gelu_error("tanh", frac_bits) / 20 <= error <= gelu_forms.gelu_error("tanh", frac_bits)
+
+
+@pytest.mark.parametrize("bound", [2.0, 4.0, 4096.0])
+def test_gelu_keeps_its_bound_for_narrow_and_wide_arguments(bound):
+    x = np.linspace(-bound, bound, 2001)
+    y = evaluate(gelu_forms.gelu, x, frac_bits=16, bound=bound, mode="nearest")
+    assert np.abs(y - gelu_forms.gelu_exact(quantised(x, 16))).max() <= gelu_forms.gelu_error("none", 16)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("frac_bits", FRAC_BITS)
+@pytest.mark.parametrize("squarings", range(MIN_SQUARINGS, MAX_SQUARINGS + 1))
+def test_exp_over_each_domain(squarings, frac_bits, mode):
+    lowest = exp_domain(squarings)
+    assert squarings_for(lowest) == squarings
+    x = span(lowest, 0.0)
+    error = np.abs(evaluate(lambda b, v: exp_limit(b, v, lowest=lowest), x, frac_bits=frac_bits, bound=-lowest,
+                            mode=mode) - np.exp(quantised(x, frac_bits))).max()  # fmt: skip
+    bound = exp_error(squarings, min(frac_bits + squarings, MAX_FRAC_BITS))
+    assert bound / 20 <= error <= bound
+
+
+@pytest.mark.parametrize("frac_bits", FRAC_BITS)
+@pytest.mark.parametrize("spread", [10.0, 78.5, 160.0, 384.0])
+def test_softmax_over_its_whole_domain(spread, frac_bits):
+    x = rows(-spread, 0.0) + spread / 2
+    y = evaluate(lambda b, v: softmax(b, v, spread=spread, frac_bits=frac_bits), x, frac_bits=frac_bits, bound=spread,
+                 mode="probabilistic")  # fmt: skip
+    error, bound = np.abs(y - exact_softmax(quantised(x, frac_bits))).max(), softmax_error(frac_bits, spread)
+    assert bound / 20 <= error <= bound
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_exp_clips_below_its_largest_domain(mode):
+    """Far below the domain the polynomial would come back up to 1 and beyond."""
+    x = np.array([-385.0, -600.0, -1000.0, -5000.0, 0.0, -1.0])
+    y = evaluate(lambda b, v: exp_limit(b, v, lowest=-5000.0), x, frac_bits=16, bound=5000.0, mode=mode)
+    assert np.abs(y - np.exp(x)).max() <= exp_error(MAX_SQUARINGS, 24)
+
+
+@pytest.mark.parametrize("function", [sigmoid, tanh, silu], ids=lambda f: f.__name__)
+def test_sigmoidal_functions_are_flat_far_out(function):
+    """Beyond 16 the argument is clipped: no growth, no wrap-around."""
+    x = np.array([-4000.0, -300.0, -17.0, 17.0, 300.0, 4000.0])
+    y = evaluate(function, x, frac_bits=16, bound=4096.0, mode="nearest")
+    limit = {"sigmoid": (x > 0) * 1.0, "tanh": np.sign(x), "silu": np.maximum(x, 0)}[function.__name__]
+    assert (np.abs(y - limit) / np.maximum(1, np.abs(x))).max() < 2e-5
+
+
+INTERVALS = [(0.5, 2.0), (0.01, 10.0), (1.0, 1000.0), (2.0**-10, 1.0), (0.05, 400.0), (0.01, 1000.0), (0.02, 2.0**16)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("low", "high"), INTERVALS, ids=lambda v: f"{v:g}")
+@pytest.mark.parametrize(
+    ("function", "power", "bound"), [(reciprocal, -1.0, reciprocal_error(24)), (rsqrt, -0.5, rsqrt_error(24))],
+    ids=["reciprocal", "rsqrt"],
+)  # fmt: skip
+def test_newton_is_relative_on_narrow_and_wide_intervals(function, power, bound, low, high, mode):
+    """Relative error, before rounding to the working scale; wide intervals are normalised by powers of two first."""
+    x = np.concatenate([np.geomspace(low, high, 3001), [low, high]])
+    x = np.clip(quantised(x, 20), low, high)
+    y = evaluate(lambda b, v: function(b, v, low=low, high=high, frac_bits=24), x, frac_bits=20, bound=high, mode=mode)
+    error = np.abs(y / quantised(x, 20) ** power - 1).max()
+    assert bound / 20 <= error <= bound
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 8, 13])
+def test_row_max_is_exact(length):
+    x = quantised(np.random.default_rng(length).normal(size=(7, length)) * 20, 16)
+    assert np.array_equal(evaluate(row_max, x, frac_bits=16, bound=128, mode="probabilistic"), x.max(-1, keepdims=True))
+
+
+def test_clips_and_absolute_value_are_exact():
+    x = quantised(span(-64, 64, 500), 16)
+
+    def run(function):
+        return evaluate(function, x, frac_bits=16, bound=64, mode="probabilistic")
+
+    assert np.array_equal(run(lambda b, v: clip_above(b, v, 4.0)), np.minimum(x, 4))
+    assert np.array_equal(run(lambda b, v: clip_below(b, v, -4.0)), np.maximum(x, -4))
+    assert np.array_equal(run(lambda b, v: sign_and_abs(b, v)[1]), np.abs(x))
+    assert np.array_equal(run(lambda b, v: sign_and_abs(b, v)[0]), (x < 0) * 1.0)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4, 5, 6, 8, 9, 11])
+def test_polynomials_of_every_degree(degree):
+    coefficients, fit = fit_minimax(np.cos, -1.0, 1.0, degree)
+    u = quantised(np.linspace(-1, 1, 1001), 16)
+    y = evaluate(lambda b, v: polynomial(b, v, coefficients, bound=2.0), u, frac_bits=16, bound=1.0, mode="nearest")
+    assert np.abs(y - np.polynomial.polynomial.polyval(u, coefficients)).max() <= 8 * 2.0**-16
+    assert np.abs(y - np.cos(u)).max() <= fit * 1.001 + 8 * 2.0**-16

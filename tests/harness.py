@@ -1,0 +1,102 @@
+"""What the tests of lowering, passes and models share: scheduling and running ring programs, graphs of one operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from mpcc.backends.emulator import emulator
+from mpcc.compiler.fixed import decode, encode
+from mpcc.compiler.ir import Graph, Node, TensorType, attributes
+from mpcc.compiler.lower import lower
+from mpcc.compiler.lowering import Settings
+from mpcc.compiler.ops import REGISTRY
+from mpcc.compiler.ops.base import from_torch
+from mpcc.compiler.ranges import calibrate
+from mpcc.compiler.ring import Builder, RingGraph
+from mpcc.compiler.verify_ring import verify
+from mpcc.passes.absorb_factors import absorb_factors
+from mpcc.passes.merge_rescales import merge_rescales
+from mpcc.passes.place_truncations import place_truncations
+from mpcc.passes.ring_dead_code import ring_dead_code
+
+MODES = ("nearest", "probabilistic")
+
+
+def scheduled(ring: RingGraph, variant: str = "safe") -> RingGraph:
+    """The schedule stage of the pipeline, verified before and after."""
+    verify(ring)
+    merged = ring_dead_code(merge_rescales(merge_rescales(ring)))
+    result = ring_dead_code(absorb_factors(place_truncations(merged, variant=variant)))
+    verify(result, final=True)
+    return result
+
+
+def encoded(ring: RingGraph, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Float values of the ring's inputs at the scales it wants."""
+    types = {n.str_attr("name"): n.type for n in ring if n.op == "input"}
+    return {name: encode(np.asarray(values[name], dtype=np.float64), type.frac_bits) for name, type in types.items()}
+
+
+def encoded_params(ring: RingGraph, tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """The weights that a ring program reads, at the scales it wants."""
+    result: dict[str, np.ndarray] = {}
+    for node, _ in ring.walk():
+        if node.op == "param":
+            for name in node.strs_attr("tensors"):
+                result[name] = encode(tensors[name].double().numpy(), node.type.frac_bits)
+    return result
+
+
+def run_ring(ring: RingGraph, values: Mapping[str, np.ndarray], tensors: Mapping[str, torch.Tensor], mode: str,
+             **options: object) -> dict[str, np.ndarray]:  # fmt: skip
+    """Outputs of a scheduled ring program on the emulator, as reals."""
+    outputs = emulator.run(ring, encoded(ring, values), encoded_params(ring, tensors), truncation=mode, **options).outputs
+    scales = {name: ring[node].type.frac_bits for name, node in ring.outputs}
+    return {name: decode(v, scales[name]) for name, v in outputs.items()}
+
+
+def evaluate(function, x: np.ndarray, *, frac_bits: int, bound: float, mode: str) -> np.ndarray:
+    """`function(builder, x)` of one secret vector on the emulator."""
+    b = Builder()
+    given = b.input("x", x.shape, frac_bits, bound, "client")
+    ring = scheduled(b.graph([("y", b.reveal(function(b, given), "y"))]), "nearest" if mode == "nearest" else "safe")
+    return run_ring(ring, {"x": x}, {}, mode)["y"]
+
+
+def secret(name: str, op: str, inputs: Sequence[str], type: TensorType, **attrs: object) -> Node:
+    return Node(name, op, tuple(inputs), attributes(**attrs), type, visibility="secret", site="mpc")
+
+
+def client_input(name: str, value: torch.Tensor, **attrs: object) -> Node:
+    """An input of the MPC region; one that holds whole numbers only is marked as such, as `cut` does."""
+    type = TensorType(tuple(value.shape), from_torch(value.dtype))
+    return Node(name, "input", (), attributes(role="client", **attrs), type, visibility="client", site="client")
+
+
+def one_op(op: str, inputs: Sequence[torch.Tensor], attrs: Mapping[str, object], *, weights: Sequence[int] = (),
+           whole: Sequence[int] = ()) -> tuple[Graph, dict[str, torch.Tensor], dict[str, torch.Tensor]]:  # fmt: skip
+    """(graph, inputs, tensors) of y = op(...): operands listed in `weights` are the provider's params."""
+    nodes: list[Node] = []
+    given: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    for i, value in enumerate(inputs):
+        type = TensorType(tuple(value.shape), from_torch(value.dtype))
+        if i in weights:
+            nodes.append(Node(f"w{i}", "param", (), attributes(tensor=f"w{i}"), type, visibility="provider"))
+            tensors[f"w{i}"] = value
+        else:
+            nodes.append(client_input(f"x{i}", value, whole=i in whole))
+            given[f"x{i}"] = value
+    result = REGISTRY[op].type([n.type for n in nodes], attrs)
+    nodes.append(secret("y", op, [n.name for n in nodes], result, **attrs))
+    return Graph(tuple(nodes), (("y", "y"),)), given, tensors
+
+
+def run_lowered(graph: Graph, given: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], *, mode: str,
+                settings: Settings | None = None, calibration: Sequence[Mapping[str, torch.Tensor]] = ()) -> np.ndarray:  # fmt: skip
+    """Calibrate (on the inputs themselves unless told otherwise), lower, schedule and run; the output y."""
+    ranged = calibrate(graph, tensors, calibration or [given])
+    ring = scheduled(lower(ranged, settings or Settings()), "nearest" if mode == "nearest" else "safe")
+    return run_ring(ring, {name: value.double().numpy() for name, value in given.items()}, tensors, mode)["y"]

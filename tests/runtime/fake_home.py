@@ -1,0 +1,68 @@
+"""A folder that looks like MP-SPDZ: its compiler and its parties are scripts that behave as a test wants."""
+
+import os
+import sys
+from pathlib import Path
+
+COMPILER = """
+import pathlib, sys
+source = pathlib.Path(sys.argv[-1])
+text = source.read_text()
+if "syntax error" in text:
+    print("Traceback (most recent call last):", file=sys.stderr)
+    print("CompilerError: no such instruction, 123456789012", file=sys.stderr)
+    sys.exit(1)
+for folder in ("Bytecode", "Schedules"):
+    pathlib.Path("Programs", folder).mkdir(parents=True, exist_ok=True)
+pathlib.Path("Programs/Schedules", source.stem + ".sch").write_text("1")
+"""
+
+PARTY = """#!{python}
+import os, pathlib, signal, subprocess, sys, time
+player = int(sys.argv[sys.argv.index("-p") + 1])
+hosts = pathlib.Path("hosts").read_text().split()
+record = pathlib.Path(__file__).parent
+data = pathlib.Path("Player-Data")
+
+def say(text, file=sys.stdout):
+    print(text, file=file, flush=True)
+
+def begin():
+    say("Starting timer 2 at 0 (0 MB, 0 rounds) after 0.1")
+
+def finish():
+    for timer, mb, rounds in ((2, 0.5, 1), (3, 8e-06, 1), (1, 1.2345670000000001, 10 + player), (4, 1.6e-05, 1)):
+        say(f"Stopped timer {{timer}} at 0.25 ({{mb}} MB, {{rounds}} rounds)")
+    if player == 0:
+        (data / "Binary-Output-P0-0").write_bytes((data / "Input-Binary-P0-0").read_bytes())
+
+{behaviour}
+"""
+
+GOOD = "begin(); finish()"
+
+
+def make_home(folder: Path, behaviour: str = GOOD, *, version: str = "0.4.2") -> Path:
+    """A fake MP-SPDZ whose parties run the Python statements `behaviour` (see PARTY for what they can use)."""
+    folder.mkdir(parents=True)
+    (folder / "compile.py").write_text(COMPILER)
+    (folder / "CHANGELOG.md").write_text(f"What changed.\n\n## {version} (Dec 24, 2025)\n\n## 0.1.0\n")
+    binary = folder / "replicated-ring-party.x"
+    binary.write_text(PARTY.format(python=sys.executable, behaviour=behaviour))
+    binary.chmod(0o755)
+    return folder
+
+
+def processes_below(folder: Path) -> list[int]:
+    """Every process that runs in a folder, or that names it in its command line, except this one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            cwd, command = os.readlink(entry / "cwd"), (entry / "cmdline").read_bytes().decode("utf-8", "replace")
+        except OSError:
+            continue
+        if cwd.startswith(str(folder)) or str(folder) in command:
+            found.append(int(entry.name))
+    return found

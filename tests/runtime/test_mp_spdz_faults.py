@@ -1,0 +1,129 @@
+"""Faults of a real run: who failed is named, and nothing is left."""
+
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import primitives
+import pytest
+from fake_home import processes_below
+from mp_spdz_here import needs_mp_spdz
+from mpcc.compiler.errors import EngineError
+from mpcc.compiler.ring import Builder, RingType
+from mpcc.runtime import parties
+from mpcc.runtime.mp_spdz import run_job
+from mpcc.runtime.parties import Limits
+from ring_cases import make
+
+ROLES = ("client", "provider", "helper")
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("MPCC_KEEP_WORK", raising=False)
+    yield tmp_path
+    assert not list(tmp_path.iterdir())
+    assert not processes_below(tmp_path)
+
+
+def endless(b):
+    """Ten million rounds."""
+    inner = Builder(prefix="b")
+    x = inner.arg("carried", 0, RingType((4,), 0, 1.0))
+    body = inner.graph([("x", inner.mul(x, x))])
+    return {"y": b.repeat([b.input("x", (4,), 0, 1.0, "client")], [], body, 10**7)[0]}
+
+
+def during_the_run(work, action):
+    """Do something to the parties, by role, once all of them have been running for a while."""
+
+    def wait():
+        while True:
+            found = {Path(os.readlink(f"/proc/{pid}/cwd")).name: pid for pid in processes_below(work) if is_party(pid)}
+            if found.keys() >= set(ROLES) and all((log := party_log(pid)) and "Starting timer 1" in log for pid in found.values()):
+                break
+            time.sleep(0.05)
+        action(found)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def is_party(pid):
+    try:
+        return "-party.x" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+
+
+def party_log(pid):
+    try:
+        return Path(f"/proc/{pid}/cwd/stdout").read_text()
+    except OSError:
+        return ""
+
+
+@needs_mp_spdz
+@pytest.mark.parametrize("role", ROLES)
+def test_a_party_is_killed(work, role):
+    thread = during_the_run(work, lambda pids: os.kill(pids[role], signal.SIGKILL))
+    with pytest.raises(EngineError, match=f"the {role} was ended by SIGKILL"):
+        run_job(make(endless).job)
+    thread.join(5)
+
+
+@needs_mp_spdz
+def test_a_party_is_stopped(work):
+    thread = during_the_run(work, lambda pids: os.kill(pids["provider"], signal.SIGSTOP))
+    with pytest.raises(EngineError, match=r"no party made progress for 2 s.*provider \(stopped\)"):
+        run_job(make(endless).job, limits=Limits(idle=2.0))
+    thread.join(5)
+
+
+@needs_mp_spdz
+def test_a_port_is_in_use(work, monkeypatch):
+    """The ports that are tried first are taken: other ones are used."""
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        free, tried = parties.free_ports, []
+
+        def ports(count):
+            tried.append([taken.getsockname()[1], *free(count - 1)] if not tried else free(count))
+            return tried[-1]
+
+        monkeypatch.setattr(parties, "free_ports", ports)
+        run_job(make(primitives.linear).job)
+    assert len(tried) == 2
+
+
+@needs_mp_spdz
+def test_a_source_that_does_not_compile(work):
+    job = replace(make(primitives.linear).job, source="x = sint.Array(3)\nx.no_such_method()\n")
+    with pytest.raises(EngineError, match="compiler refused the program: AttributeError.*no_such_method"):
+        run_job(job)
+
+
+@needs_mp_spdz
+@pytest.mark.parametrize("stream, role", [("client_stream", "client"), ("provider_stream", "provider")])
+def test_a_stream_is_too_short(work, stream, role):
+    job = make(primitives.loops).job
+    with pytest.raises(EngineError, match=f"the {role} failed") as caught:
+        run_job(replace(job, **{stream: np.zeros(1, np.int64)}))
+    assert "\n" not in str(caught.value)
+
+
+@needs_mp_spdz
+def test_nothing_is_written_into_mp_spdz(work):
+    home = Path(os.environ["MP_SPDZ_HOME"])
+    before = time.time() - 0.5
+    run_job(make(primitives.products).job)
+    assert not [p for p in home.rglob("*") if not p.is_symlink() and p.stat().st_mtime > before]
