@@ -89,6 +89,11 @@ def _newton(node: Node, settings: Settings) -> list[Approximation]:
     return [Approximation(node.op, "Newton", 1, "calibrated", NEWTON_ERROR, relative=True)]
 
 
+def _exp(node: Node, settings: Settings) -> list[Approximation]:
+    error = exp_error(MAX_SQUARINGS, settings.frac_bits + MAX_SQUARINGS)
+    return [Approximation("exp", "limit", 1, "calibrated; error per largest result", error, relative=True)]
+
+
 _RULES: dict[str, Callable[[Node, Settings], list[Approximation]]] = {
     "gelu": _gelu,
     "tanh": _sigmoidal,
@@ -100,4 +105,7 @@ _RULES: dict[str, Callable[[Node, Settings], list[Approximation]]] = {
     "rms_norm": _norm,
     "reciprocal": _newton,
     "rsqrt": _newton,
+    "sqrt": _newton,
+    "div": _newton,
+    "exp": _exp,
 }

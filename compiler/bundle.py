@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
 from mpcc.compiler.approximation_table import approximations
 from mpcc.compiler.bundle_files import Staged, install, path_pair
 from mpcc.compiler.capture import Captured
 from mpcc.compiler.errors import BundleError, InternalError, MpccError
-from mpcc.compiler.ir import Graph, without_dead_nodes
+from mpcc.compiler.ir import Graph, Node, without_dead_nodes
 from mpcc.compiler.manifest import (
     Manifest,
     OutputSpec,
@@ -41,8 +44,6 @@ from mpcc.compiler.ring import RingGraph
 from mpcc.compiler.ring_text import parse_ring, print_ring
 from mpcc.compiler.text import parse_graph, print_graph
 from mpcc.passes.roll_layers import roll_layers
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 ROLES = ("client", "provider")
 MANIFEST, GRAPH, RING, WEIGHTS, TOKENIZER = (
@@ -142,9 +143,28 @@ def _client_graph(compiled: Compiled) -> Graph:
             )
     if not clear:
         return client
-    inside = {n.name for n in compiled.regions.mpc if not n.is_leaf}
-    mine = tuple(n for n in graph if n.name not in inside)
-    return without_dead_nodes(Graph(mine, (*client.outputs, *clear)))
+    return _joined(client, without_dead_nodes(Graph(graph.nodes, clear)))
+
+
+def _joined(client: Graph, alone: Graph) -> Graph:
+    """Both graphs in one. Rewriting may have given a name of `alone` another meaning in `client`: nodes are shared only
+    where they and all that they read are equal.
+    """
+    name_in: dict[str, str] = {}
+    extra: list[Node] = []
+    for node in alone:
+        moved = replace(node, inputs=tuple(name_in[i] for i in node.inputs))
+        if node.name in client and _meaning(client[node.name]) == _meaning(moved):
+            name_in[node.name] = node.name
+            continue
+        name_in[node.name] = node.name if node.op == "input" else f"clear.{node.name}"
+        extra.append(replace(moved, name=name_in[node.name]))
+    outputs = tuple((name, name_in[node]) for name, node in alone.outputs)
+    return Graph((*client.nodes, *extra), (*client.outputs, *outputs))
+
+
+def _meaning(node: Node) -> tuple[object, ...]:
+    return node.op, node.inputs, node.attrs
 
 
 def _tensors_of(graph: Graph) -> list[str]:
@@ -215,11 +235,11 @@ def load(path: str | Path, roles: Iterable[str] | None = None) -> Bundle:
         raise BundleError(f"there is no role {unknown[0]!r}", todo=f"roles: {', '.join(ROLES)}")
     reader = _Reader(folder, digests)
     source = _source(source_path, digests)
-    graph, ring = reader.parsed(GRAPH, parse_graph), reader.parsed(RING, parse_ring)
     public = reader.tensors(f"public/{WEIGHTS}")
     _check_weights(manifest.public_weights, public, "public")
     client = _load_client(reader) if "client" in wanted else None
     provider = _load_provider(reader, manifest) if "provider" in wanted else None
+    graph, ring = reader.parsed(GRAPH, parse_graph), reader.parsed(RING, parse_ring)
     return Bundle(manifest, source, graph, ring, public, client, provider)
 
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from mpcc.compiler.errors import BundleError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+
+from mpcc.compiler.errors import BundleError
 
 SOURCE_SUFFIX, FOLDER_SUFFIX = ".mpc", ".mpcc"
 _SPARE = 1 << 16  # bytes for folders, manifests and the like

@@ -55,8 +55,8 @@ def _leaf(ctx: Context, node: Node) -> RingNode:
     if node.op == "input":
         role = "public" if node.visibility == "public" else "client"
         if node.type.dtype in _WHOLE or node.attr("whole", False):
-            bound = 1.0 if node.range is None else max(1.0, abs(node.range[0]), abs(node.range[1]))
-            return ctx.b.input(node.name, shape, 0, bound, role)
+            whole = 1.0 if node.range is None else max(1.0, abs(node.range[0]), abs(node.range[1]))
+            return ctx.b.input(node.name, shape, 0, whole, role)
         bound = ctx.bound(node)
         if bound is None:
             ctx.statistic(node, "range")

@@ -96,7 +96,7 @@ class Partition:
         used = [str(n.attr("tensor")) for n in model.graph if n.op == "param"]
         names = list(dict.fromkeys(used))
         rules = self._rules([*names, *model.aliases])
-        matches = self._matched(names) if self.base is not None else {}
+        matches = self._matched([*names, *model.aliases]) if self.base is not None else {}
         if self.needs_adapter and not any(_ADAPTER.search(n) for n in names):
             raise PartitionError("the model has no PEFT adapter", todo="use --base alone for a plain fine-tune")
         return [self._judge(model, name, rules, matches) for name in names]

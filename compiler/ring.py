@@ -286,7 +286,7 @@ class Builder:
     def _layout(self, parts: tuple[RingNode, ...], result: tuple[int, ...], /, **attrs: Attr) -> RingNode:
         type = RingType(result, parts[0].type.frac_bits, max(p.type.bound for p in parts),
                         all(p.type.public for p in parts))  # fmt: skip
-        return self._append("layout", parts, type, **attrs)
+        return self._append("layout", parts, type, bound=None, body=None, **attrs)
 
     # ** products **
     def mul(self, a: RingNode, b: RingNode, *, bound: float | None = None) -> RingNode:

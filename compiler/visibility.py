@@ -24,7 +24,8 @@ def infer(graph: Graph, labels: Mapping[str, str]) -> Graph:
 
     `labels` gives the visibility of each tensor ("public" | "provider"); a param without a label is the provider's
     (default deny). Sites: what no input reaches is known at compile time (public) or to the provider; the rest of the
-    public and the client's values is computed by the client; what nobody may read, in MPC.
+    public and the client's values is computed by the client; what nobody may read, in MPC. So is what the
+    provider could compute from its weights and a public input: it takes no part in clear while the program runs.
     """
     done: dict[str, Node] = {}
     moving: set[str] = set()  # depends on an input
@@ -50,7 +51,7 @@ def _site(visibility: str, moving: bool) -> str:
     if visibility == "secret":
         return "mpc"
     if visibility == "provider":
-        return "provider"
+        return "mpc" if moving else "provider"
     return "client" if moving or visibility == "client" else "compile"
 
 

@@ -31,7 +31,7 @@ app = typer.Typer(
     help="Compile fine-tuned transformers to secure multi-party programs, inspect them and run them.",
 )  # fmt: skip
 
-COMPILE_STAGES, RUN_STAGES = 11, 3
+COMPILE_STAGES, RUN_STAGES = 12, 4
 BUG, INTERRUPTED = 70, 130
 TRACEBACK = "--traceback"
 _FEW = 3
@@ -47,7 +47,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing e
 @app.command("compile")
 def compile_command(
     model: Annotated[Path, typer.Argument(help="Exported program, mpcc.save file, Hugging Face or adapter folder.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The program to write, prog.mpc.")],
+    out: Annotated[Path, typer.Option("-o", "--out", readable=False, help="The program to write, prog.mpc.")],
     base: Annotated[Path | None, typer.Option(help="Open checkpoint: tensors equal to it are public.")] = None,
     partition: Annotated[Path | None, typer.Option(help="TOML file with lists of names: public, private.")] = None,
     peft: Annotated[bool, typer.Option("--peft", help="The model must be an adapter on --base.")] = False,
@@ -306,6 +306,8 @@ def call(arguments: Sequence[str]) -> int:
     try:
         code = typer.main.get_command(app).main(list(arguments) or ["--help"], prog_name="mpcc", standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:
+            return _failed("interrupted", INTERRUPTED, False)
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", INTERRUPTED, False)

@@ -17,13 +17,13 @@ from mpcc.compiler.bundle import Bundle, ClientPart, pack  # fmt: skip
 from mpcc.compiler.bundle import load as load_bundle
 from mpcc.compiler.bundle import save as save_bundle
 from mpcc.compiler.capture import Captured, Inputs, capture, save_model
-from mpcc.compiler.cost import Cost, Row, estimate
+from mpcc.compiler.cost import NETWORKS, Cost, Row, estimate
 from mpcc.compiler.errors import BundleError, EngineError, MpccError
 from mpcc.compiler.fixed import decode, encode
 from mpcc.compiler.interpret import run_graph
 from mpcc.compiler.manifest import Placed, input_specs
 from mpcc.compiler.partition import Partition
-from mpcc.compiler.pipeline import Options, compile_model
+from mpcc.compiler.pipeline import Options, check_options, compile_model
 from mpcc.compiler.ring import RingGraph
 from mpcc.compiler.visibility import why
 from mpcc.inputs import prepare_inputs, random_inputs
@@ -265,6 +265,7 @@ def compile(
         protocol=protocol, network=network, output=output, frac_bits=frac_bits, truncation=truncation,
         approximations=approximations, public_inputs=tuple(public_inputs),
     )  # fmt: skip
+    _check_choices(options)
     report("capture")
     captured = capture(
         model,
@@ -290,6 +291,13 @@ def save(model: torch.nn.Module, path: str | Path, example_inputs: Inputs | None
          tokenizer: object | None = None, *, sequence_length: int | None = None) -> None:  # fmt: skip
     """Write a model so that `mpcc compile` takes it without running code from the file; see `save_model`."""
     save_model(model, path, example_inputs, tokenizer, sequence_length=sequence_length)
+
+
+def _check_choices(options: Options) -> None:
+    """Refuse unknown choices before any work is done."""
+    check_options(options)
+    if options.network not in NETWORKS:
+        raise MpccError(f"unknown network {options.network!r}", todo=f"choose one of: {', '.join(NETWORKS)}")
 
 
 def _default_partition(captured: Captured, base: str | Path | None) -> Partition:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import networkx as nx
 
 from mpcc.compiler.ir import Graph, Node, attributes, without_dead_nodes
+from mpcc.compiler.ops.base import FLOATS
 
 SHARE_BYTES = 8  # per ring element, whoever shares it
 FREE_IN_MPC = frozenset({"reshape", "permute", "expand", "slice", "concat", "cast"})
-_WHOLE_OPS = frozenset({"one_hot", "first_kept", "cast"})  # 0/1 or integers in a float tensor
+_WHOLE_OPS = frozenset({"one_hot", "first_kept"})  # 0 or 1 in a float tensor
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def cut(graph: Graph) -> Regions:
             nodes.append(replace(node, site="mpc"))
         elif node in shared:
             role = "public" if node.visibility == "public" else "client"
-            nodes.append(replace(node, op="input", inputs=(), attrs=attributes(role=role, whole=_is_whole(node))))
+            nodes.append(replace(node, op="input", inputs=(), attrs=attributes(role=role, whole=_is_whole(graph, node))))
         elif node.name in names:
             nodes.append(replace(node, op="param", inputs=(), attrs=attributes(tensor=names[node.name])))
         elif node in boundary:
@@ -62,8 +63,11 @@ def _tensor_name(node: Node) -> str:
     return f"{'derived' if node.visibility == 'provider' else 'folded'}.{node.name}"
 
 
-def _is_whole(node: Node) -> bool:
-    return node.type.dtype != "f32" or node.op in _WHOLE_OPS
+def _is_whole(graph: Graph, node: Node) -> bool:
+    """Whether the value holds whole numbers only, whatever its element type."""
+    if node.op in FREE_IN_MPC:
+        return all(_is_whole(graph, graph[name]) for name in node.inputs)
+    return node.type.dtype not in FLOATS or node.op in _WHOLE_OPS
 
 
 def _boundary(graph: Graph, inside: set[str]) -> list[Node]:

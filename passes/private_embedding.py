@@ -3,8 +3,8 @@
 Given                                    Result
     y = embedding(table, ids)                h = one_hot(ids) {classes=rows of table}
                                              y = matmul(h, table)
-where the table is the provider's and the ids are not. Neither side learns anything of the other; the one-hot matrix
-costs ids x rows shared elements, which `mpcc inspect` shows.
+where the table is the provider's and the ids are not (public ids: a public one-hot matrix). Neither
+side learns anything of the other; the one-hot matrix costs ids x rows shared elements, which `mpcc inspect` shows.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from mpcc.compiler.ir import Graph, Node, TensorType, attributes
 
 
 def private_embedding(graph: Graph) -> Graph:
-    """Rewrite every embedding whose result is secret (visibilities filled in)."""
+    """Rewrite every embedding that would run inside MPC (sites filled in)."""
     nodes: list[Node] = []
     for node in graph.nodes:
-        if node.op == "embedding" and node.visibility == "secret":
+        if node.op == "embedding" and node.site == "mpc":
             table, ids = graph[node.inputs[0]], graph[node.inputs[1]]
             rows = table.type.shape[0]
             hot = Node(f"{node.name}_one_hot", "one_hot", (ids.name,), attributes(classes=rows),

@@ -146,18 +146,18 @@ def _assemble(graph: Graph, groups: list[list[Node]], body: _Body, resolved: dic
 
     inner: list[Node] = []
     for k, node in enumerate(first):
-        inputs = []
+        sources: list[str] = []
         for j in range(len(node.inputs)):
             kind, index = resolved[k, j]
             if kind == "inner":
-                inputs.append(first[index].name)
+                sources.append(first[index].name)
             elif kind == "carried":
-                inputs.append(arg("carried", offsets.index(index), first[index]))
+                sources.append(arg("carried", offsets.index(index), first[index]))
             elif kind == "invariant":
-                inputs.append(arg("invariant", index, graph[body.invariants[index]]))
+                sources.append(arg("invariant", index, graph[body.invariants[index]]))
             else:
-                inputs.append(arg("stacked", index, graph[body.stacked[index][0]]))
-        inner.append(_merged([g[k] for g in groups], tuple(inputs)))
+                sources.append(arg("stacked", index, graph[body.stacked[index][0]]))
+        inner.append(_merged([g[k] for g in groups], tuple(sources)))
     results = tuple((str(i), first[offset].name) for i, offset in enumerate(offsets))
     loop_body = Graph((*args, *inner), results)
     inputs = tuple(body.carried.values()) + tuple(body.invariants) + tuple(n for names in body.stacked for n in names)

@@ -35,7 +35,7 @@ def make_identity(player: int, validity: datetime.timedelta = VALIDITY) -> Ident
     key = ec.generate_private_key(ec.SECP256R1())
     name = f"P{player}"
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
 from mpcc.compiler.errors import EngineError
 from mpcc.runtime.engine import Int64, Job, JobResult, Measured
 from mpcc.runtime.keys import install, make_identity, write_private

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -63,7 +64,11 @@ class Party:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free on the loopback a moment ago."""
+    """Ports that were free on the loopback a moment ago.
+
+    The parties connect to 127.0.0.1 only, but MP-SPDZ itself listens on every interface; who connects there without a
+    certificate of this run is turned away.
+    """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for s in sockets:
@@ -116,7 +121,7 @@ def _supervise(parties: list[Party], limits: Limits) -> None:
         if all(code == 0 for code in codes):
             return
         now, activity = time.monotonic(), _activity(parties)
-        if activity[0] != seen[0] or activity[1] - seen[1] >= _CPU_STEP:
+        if activity[0] != seen[0] or abs(activity[1] - seen[1]) >= _CPU_STEP:
             seen, moved = activity, now
         if not connected:
             _check_ports(parties)
@@ -192,7 +197,7 @@ def last_line(path: Path) -> str:
 
 
 def _activity(parties: list[Party]) -> tuple[int, float]:
-    """Bytes of output and seconds of processor time of all parties together."""
+    """Bytes of output and seconds of processor time of all living parties together (it falls when one ends)."""
     cpu = sum(_cpu_seconds(p.process.pid) for p in parties if p.process is not None)
     return sum(p.output_size for p in parties), cpu
 
@@ -214,5 +219,5 @@ def _cpu_seconds(pid: int) -> float:
     """Processor time used so far; where the system does not tell, time itself, which counts as progress."""
     fields = _stat(pid)
     if fields:
-        return (int(fields[11]) + int(fields[12])) / 100.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return 0.0 if Path("/proc/self/stat").exists() else time.monotonic()

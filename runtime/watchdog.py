@@ -26,8 +26,8 @@ class Watchdog:
         self.groups: set[int] = set()
         command = [sys.executable, "-I", str(Path(__file__).resolve()), *([] if keep else [str(folder)])]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-            cwd="/",
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+            start_new_session=True,
         )  # fmt: skip
 
     def start(self, command: list[str], *, cwd: Path, env: dict[str, str], stdout: Path,

@@ -1,4 +1,4 @@
-"""What the tests of lowering, passes and models share: scheduling and running ring programs, graphs of one operation."""
+"""What tests share: scheduling and running ring programs, graphs of one operation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+
 from mpcc.backends.emulator import emulator
 from mpcc.compiler.fixed import decode, encode
 from mpcc.compiler.ir import Graph, Node, TensorType, attributes
@@ -52,7 +53,8 @@ def encoded_params(ring: RingGraph, tensors: Mapping[str, torch.Tensor]) -> dict
 def run_ring(ring: RingGraph, values: Mapping[str, np.ndarray], tensors: Mapping[str, torch.Tensor], mode: str,
              **options: object) -> dict[str, np.ndarray]:  # fmt: skip
     """Outputs of a scheduled ring program on the emulator, as reals."""
-    outputs = emulator.run(ring, encoded(ring, values), encoded_params(ring, tensors), truncation=mode, **options).outputs
+    params = encoded_params(ring, tensors)
+    outputs = emulator.run(ring, encoded(ring, values), params, truncation=mode, **options).outputs
     scales = {name: ring[node].type.frac_bits for name, node in ring.outputs}
     return {name: decode(v, scales[name]) for name, v in outputs.items()}
 
@@ -95,7 +97,8 @@ def one_op(op: str, inputs: Sequence[torch.Tensor], attrs: Mapping[str, object],
 
 
 def run_lowered(graph: Graph, given: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], *, mode: str,
-                settings: Settings | None = None, calibration: Sequence[Mapping[str, torch.Tensor]] = ()) -> np.ndarray:  # fmt: skip
+                settings: Settings | None = None,
+                calibration: Sequence[Mapping[str, torch.Tensor]] = ()) -> np.ndarray:  # fmt: skip
     """Calibrate (on the inputs themselves unless told otherwise), lower, schedule and run; the output y."""
     ranged = calibrate(graph, tensors, calibration or [given])
     ring = scheduled(lower(ranged, settings or Settings()), "nearest" if mode == "nearest" else "safe")

@@ -10,6 +10,7 @@ MP-SPDZ does not keep the order of a store and a later load through computed add
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 
@@ -72,7 +73,7 @@ class _Emitter:
     def __init__(self, graph: RingGraph) -> None:
         self.graph = graph
         self.layout = layout_weights(graph)
-        self.arrays: list[tuple[str, int]] = []
+        self.arrays: list[tuple[str, int, str]] = []
         self.scope = _Scope("")
         self.counter = 0
         self.public_as_shares = False
@@ -106,9 +107,9 @@ class _Emitter:
         self.counter += 1
         return f"{stem}{self.counter}"
 
-    def _array(self, elements: int) -> str:
+    def _array(self, elements: int, kind: str) -> str:
         name = self._fresh("m")
-        self.arrays.append((name, elements))
+        self.arrays.append((name, elements, kind))
         return name
 
     def _before_read(self, operand: Operand) -> None:
@@ -136,6 +137,22 @@ class _Emitter:
         expression = f"load({operand.kind}, {_address(memory)}, {_dims(dims)})"
         return self._result(expression, view.shape, order, operand.kind).register
 
+    def _spelled_out(self, operand: Operand) -> Operand:
+        """A constant as a register of public values; anything else as it is."""
+        if operand.constant is None:
+            return operand
+        shape = operand.view.shape
+        size = operand.view.elements
+        return self._result(f"cint({operand.constant}, size={size})", shape, tuple(range(len(shape))), "cint")
+
+    def _as_shares(self, operand: Operand) -> Operand:
+        """A public value as trivial shares; a secret one as it is."""
+        if operand.kind == "sint":
+            return operand
+        operand = self._spelled_out(operand)
+        order = self._common_order([operand])
+        return self._result(f"sint({self._in_register(operand, order)})", operand.view.shape, order, "sint")
+
     def _result(self, expression: str, shape: tuple[int, ...], order: tuple[int, ...], kind: str) -> Operand:
         """A new register whose elements lie densely in `order`."""
         name, view = self._fresh(), dense(shape, order)
@@ -159,7 +176,7 @@ class _Emitter:
     def _spill(self, operand: Operand, target: View, dims: str) -> Operand:
         key = (operand.register, target)
         if key not in self.scope.spilled:
-            array = self._array(target.elements)
+            array = self._array(target.elements, operand.kind)
             self._line(f"store({array}.address, {operand.register}, {dims})")
             self.scope.dirty.add(array)
             self.scope.spilled[key] = Operand(target, operand.kind, address=f"{array}.address", stored=array)
@@ -221,7 +238,7 @@ class _Emitter:
     def _elementwise(self, node: RingNode, operator: str) -> Operand:
         operands = [self._lookup(n) for n in node.inputs]
         if all(o.is_constant for o in operands):
-            raise InternalError(f"{node.name}: both operands are constants")
+            operands[0] = self._spelled_out(operands[0])
         order = self._common_order([o for o in operands if not o.is_constant])
         left, right = (self._in_register(o, order) for o in operands)
         kind = "sint" if any(o.kind == "sint" for o in operands) else "cint"
@@ -231,33 +248,33 @@ class _Emitter:
         operand, value = self._lookup(node.inputs[0]), node.int_attr("value")
         if value == 1:
             return operand
-        if operand.constant is not None:
-            return replace(operand, constant=operand.constant * value)
+        if operand.constant is not None or value == 0:
+            return Operand(dense(node.type.shape), "cint", constant=(operand.constant or 0) * value)
         return self._unary(node, lambda x: f"{x} * {value}")
 
     def _trunc(self, node: RingNode) -> Operand:
         bits, width = node.int_attr("bits"), node.int_attr("width")
-        if node.type.public:
-            raise InternalError(f"{node.name}: truncation of a public value")
-        return self._unary(node, lambda x: f"trunc({x}, {bits}, {width})")
+        return self._unary(node, lambda x: f"trunc({x}, {bits}, {width})", shares=True)
 
     def _lt(self, node: RingNode) -> Operand:
-        return self._unary(node, lambda x: f"less_than_zero({x}, {node.int_attr('bits')})")
+        return self._unary(node, lambda x: f"less_than_zero({x}, {node.int_attr('bits')})", shares=True)
 
-    def _unary(self, node: RingNode, expression: object) -> Operand:
+    def _unary(self, node: RingNode, expression: Callable[[str], str], *, shares: bool = False) -> Operand:
         operand = self._lookup(node.inputs[0])
+        if shares:
+            operand = self._as_shares(operand)
         order = self._common_order([operand])
         register = self._in_register(operand, order)
-        return self._result(expression(register), node.type.shape, order, operand.kind)  # type: ignore[operator]
+        return self._result(expression(register), node.type.shape, order, operand.kind)
 
     def _select(self, node: RingNode) -> Operand:
-        bit, yes, no = (self._lookup(n) for n in node.inputs)
+        bit, yes, no = (self._as_shares(self._lookup(n)) for n in node.inputs)
         order = self._common_order([bit, yes, no])
         b, y, n = (self._in_register(o, order) for o in (bit, yes, no))
         return self._result(f"{n} + {b} * ({y} - {n})", node.type.shape, order, "sint")
 
     def _sum(self, node: RingNode) -> Operand:
-        operand, dim = self._lookup(node.inputs[0]), node.int_attr("dim")
+        operand, dim = self._spelled_out(self._lookup(node.inputs[0])), node.int_attr("dim")
         order = self._with_outermost(operand, dim)
         register = self._in_register(operand, order)
         rest = tuple(d for d in order if d != dim)
@@ -267,7 +284,8 @@ class _Emitter:
         return (dim, *(d for d in self._common_order([operand]) if d != dim))
 
     def _dot(self, node: RingNode) -> Operand:
-        left, right = (self._lookup(n) for n in node.inputs)
+        left = self._as_shares(self._lookup(node.inputs[0]))
+        right = left if node.inputs[0] == node.inputs[1] else self._as_shares(self._lookup(node.inputs[1]))
         dim = len(node.type.shape) - 1
         count = left.view.shape[dim]
         order = self._with_outermost(left, dim)
@@ -314,12 +332,11 @@ class _Emitter:
 
     def _concat(self, node: RingNode) -> Operand:
         operands = [self._lookup(n) for n in node.inputs]
+        secret = any(o.kind == "sint" for o in operands)
+        operands = [self._as_shares(o) if secret else self._spelled_out(o) for o in operands]
         dim = node.int_attr("dim")
         order = self._with_outermost(max(operands, key=lambda o: o.view.elements), dim)
         registers = [self._in_register(o, order) for o in operands]
-        secret = any(o.kind == "sint" for o in operands)
-        if any(o.is_constant for o in operands) or len({o.kind for o in operands}) > 1:
-            raise InternalError(f"{node.name}: concatenation of public and secret values")
         kind = "sint" if secret else "cint"
         return self._result(f"{kind}.concat([{', '.join(registers)}])", node.type.shape, order, kind)
 
@@ -344,19 +361,14 @@ class _Emitter:
 
     def _shares_in_memory(self, operand: Operand, contiguous: int) -> Operand:
         """A matrix operand as shares in memory."""
-        if operand.kind == "cint":
-            if not operand.address.startswith("weights_public"):
-                order = tuple(range(len(operand.view.shape)))
-                register = self._in_register(operand, order)
-                operand = self._result(f"sint({register})", operand.view.shape, order, "sint")
-                return self._in_memory(operand, contiguous)
+        if operand.kind == "cint" and operand.address.startswith("weights_public"):
             self.public_as_shares = True
             address = operand.address.replace("weights_public", "weights_public_shares", 1)
             return replace(operand, kind="sint", address=address)
-        return self._in_memory(operand, contiguous)
+        return self._in_memory(self._as_shares(operand), contiguous)
 
     def _reveal(self, node: RingNode) -> None:
-        operand = self._lookup(node.inputs[0])
+        operand = self._as_shares(self._lookup(node.inputs[0]))
         register = self._in_register(operand, tuple(range(len(node.type.shape))))
         self.outputs.append(node.str_attr("name"))
         self.output_lines.append(f"{register}.reveal_to(0).binary_output()")
@@ -366,8 +378,8 @@ class _Emitter:
         if node.body is None:
             raise InternalError(f"{node.name}: repeat without a body")
         carried = node.int_attr("carried")
-        arrays = [self._carried_array(self._lookup(name)) for name in node.inputs[:carried]]
-        fixed = [self._in_memory(self._lookup(name)) for name in node.inputs[carried:]]
+        arrays = [self._carried_array(self._as_shares(self._lookup(name))) for name in node.inputs[:carried]]
+        fixed = [self._invariant(self._lookup(name)) for name in node.inputs[carried:]]
         self._line("break_point()")
         outer = self.scope
         iteration = self._fresh("layer_")
@@ -381,7 +393,7 @@ class _Emitter:
                 self.scope.values[inner.name] = source[inner.int_attr("index")]
             else:
                 self._node(inner)
-        stores = [self._store_line(self._lookup(name), t) for (_, name), t in zip(node.body.outputs, arrays, strict=True)]
+        stores = [self._store_line(self._as_shares(self._lookup(name)), t) for (_, name), t in zip(node.body.outputs, arrays, strict=True)]
         for line in ("break_point()", *stores):
             self._line(line)
         outer.lines.extend(self.scope.lines)
@@ -391,10 +403,14 @@ class _Emitter:
         for i, target in enumerate(arrays):
             self.scope.values[f"{node.name}#{i}"] = target
 
+    def _invariant(self, operand: Operand) -> Operand:
+        """What every iteration reads: in memory, unless it is a constant."""
+        return operand if operand.is_constant else self._in_memory(operand)
+
     def _carried_array(self, operand: Operand) -> Operand:
         """A row-major array of the loop's own that holds the initial value."""
         shape = operand.view.shape
-        array = self._array(operand.view.elements)
+        array = self._array(operand.view.elements, operand.kind)
         target = Operand(dense(shape), operand.kind, address=f"{array}.address", stored=array)
         self._line(self._store_line(operand, target))
         self.scope.dirty.add(array)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mpcc.compiler.approximations.gelu import gelu_error, quad_error
 from mpcc.compiler.approximations.newton import reciprocal_error, rsqrt_error
-from mpcc.compiler.approximations.sigmoid import silu_error, sigmoid_error, tanh_error
+from mpcc.compiler.approximations.sigmoid import sigmoid_error, silu_error, tanh_error
 from mpcc.compiler.approximations.softmax import quad_softmax_error, relu_softmax_error, softmax_error
 
 
@@ -50,8 +50,8 @@ class Approximation:
 _ANYWHERE = Domain("any value within its calibrated bound", -64.0, 64.0)
 _ROWS = Domain("rows whose scores span at most 384; entries below the maximum by more count as 0", -384.0, 0.0)
 _SCORES = Domain("any score within its calibrated bound", -64.0, 64.0)
-_POSITIVE = Domain("positive, from a quarter of the least to four times the largest calibrated value", 2.0**-6, 2.0**12)
-_VARIANCE = Domain("rows whose variance is a quarter of the least to four times the largest calibrated one", 2.0**-6, 2.0**10)
+_POSITIVE = Domain("positive, from 1/4 of the least to 4 times the largest calibrated value", 2.0**-6, 2.0**12)
+_VARIANCE = Domain("variance from 1/4 of the least to 4 times the largest calibrated one", 2.0**-6, 2.0**10)
 _MPCFORMER = "MPCFormer (Li et al., ICLR 2023)"
 _SIGMOID = "e^-|x| by the limit (1 + u + u^2/2)^(2^n), then Newton's reciprocal"
 
@@ -65,7 +65,7 @@ _ALL = (
                   "relu(x) + even minimax polynomial of degree 8 in |x| on [0, 4]; cf. PUMA (Dong et al. 2023)"),
     Approximation("gelu", "quad", False, _ANYWHERE, quad_error, f"x^2/8 + x/4 + 1/2; {_MPCFORMER}"),
     Approximation("softmax", "exp", True, _ROWS, softmax_error,
-                  "row maximum, e^x by the limit (1 + u + u^2/2)^(2^n) (CrypTen's, one term more), Newton's reciprocal"),
+                  "row maximum, e^x by the limit (1 + u + u^2/2)^(2^n) (CrypTen's and a term), Newton's reciprocal"),
     Approximation("softmax", "2quad", False, _SCORES, quad_softmax_error, f"(x + 5)^2 / (2^-6 + sum); {_MPCFORMER}"),
     Approximation("softmax", "2relu", False, _SCORES, relu_softmax_error,
                   "relu(x) / (2^-6 + sum); SecureML (Mohassel and Zhang 2017)"),
@@ -88,6 +88,8 @@ APPROXIMATIONS: dict[str, tuple[Approximation, ...]] = {
 }
 # What a user can choose between: the default form of each operation that has several, and the others.
 FAITHFUL: dict[str, str] = {op: forms[0].name for op, forms in APPROXIMATIONS.items() if len(forms) > 1}
-CHANGING: dict[str, frozenset[str]] = {op: frozenset(a.name for a in APPROXIMATIONS[op] if a.changes_model) for op in FAITHFUL}
+CHANGING: dict[str, frozenset[str]] = {
+    op: frozenset(a.name for a in APPROXIMATIONS[op] if a.changes_model) for op in FAITHFUL
+}
 
 __all__ = ["APPROXIMATIONS", "CHANGING", "FAITHFUL", "Approximation", "Domain"]

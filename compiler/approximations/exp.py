@@ -22,7 +22,7 @@ def squarings_for(lowest: float) -> int:
 
 def exp_domain(squarings: int) -> float:
     """The lowest argument for which `exp_limit` is valid."""
-    return -DOMAIN_PER_FACTOR * 2.0**squarings
+    return -DOMAIN_PER_FACTOR * float(2**squarings)
 
 
 def exp_error(squarings: int, frac_bits: int) -> float:

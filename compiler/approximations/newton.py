@@ -2,7 +2,7 @@
 
 The start is the relative-minimax line on each of J geometric segments; which segment holds x is found by J - 1
 comparisons in one round, and the coefficients are public, so selecting them takes one product. More segments mean fewer
-steps: J is chosen for the fewest rounds.
+steps: J is chosen for the fewest rounds, and for fewer comparisons where a step less would take many of them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mpcc.compiler.ring import Builder, RingNode
 
 _COMPARISON_ROUNDS = 10  # comparison, selection; only ratios matter here
 _STEP_ROUNDS = 6
+_SEGMENT_ROUNDS = 0.5  # what the bytes of one more comparison weigh
 MAX_SEGMENTS = 24
 TARGET = 2.0**-17  # relative error at which Newton steps end
 
@@ -49,9 +50,9 @@ def _line(power: float, low: float, high: float) -> tuple[float, float, float]:
 
 @lru_cache(maxsize=64)
 def plan(power: float, low: float, high: float, target: float) -> Start:
-    """The start with the fewest rounds that reaches the relative error `target` on [low, high] (power -1 or -1/2)."""
+    """The cheapest start that reaches the relative error `target` on [low, high] (power -1 or -1/2)."""
     contraction: Callable[[float], float] = (lambda e: e * e) if power == -1.0 else (lambda e: 1.5 * e * e + 0.5 * e**3)
-    best: tuple[int, Start] | None = None
+    best: tuple[float, Start] | None = None
     for segments in range(1, MAX_SEGMENTS + 1):
         ratio = (high / low) ** (1.0 / segments)
         offset, slope, error = _line(power, 1.0, ratio)
@@ -60,8 +61,8 @@ def plan(power: float, low: float, high: float, target: float) -> Start:
             e, steps = contraction(e), steps + 1
         if e > target:
             continue
-        rounds = steps * _STEP_ROUNDS + (_COMPARISON_ROUNDS if segments > 1 else 0)
-        if best is None or rounds < best[0]:
+        cost = steps * _STEP_ROUNDS + (_COMPARISON_ROUNDS + segments * _SEGMENT_ROUNDS if segments > 1 else 0)
+        if best is None or cost < best[0]:
             lows = [low * ratio**j for j in range(segments)]
             start = Start(
                 tuple(lows[1:]),
@@ -70,7 +71,7 @@ def plan(power: float, low: float, high: float, target: float) -> Start:
                 error,
                 steps,
             )
-            best = (rounds, start)
+            best = (cost, start)
     if best is None:
         raise ValueError(f"no start for x^{power} on [{low}, {high}]")
     return best[1]

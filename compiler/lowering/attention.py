@@ -11,7 +11,7 @@ from mpcc.compiler.errors import MpccError
 from mpcc.compiler.ir import Node
 from mpcc.compiler.lowering.context import Context, lowers, rounded_up
 from mpcc.compiler.lowering.elementwise import times
-from mpcc.compiler.ring import RingNode
+from mpcc.compiler.ring import Builder, RingNode
 
 NOTHING = 16  # e^-16 of the largest weight is as good as none
 
@@ -54,7 +54,7 @@ def lower_attention(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Rin
     chosen = ctx.settings.approximations.get("softmax", "exp")
     if chosen != "exp":
         if mask != "none":
-            raise MpccError(f"softmax={chosen} is only implemented for attention without a mask", where=node.origin.layer)
+            raise MpccError(f"softmax={chosen} works for attention without a mask only", where=node.origin.layer)
         weights = forms.relu_softmax(b, scores, square=chosen == "2quad", frac_bits=ctx.f)
         return b.rescale(b.matmul(weights, value, bound=value.type.bound * 1.01), ctx.f, bound=ctx.bound(node))
     weights = _weights(ctx, node, scores, masked=mask in ("keep", "additive"))
@@ -106,18 +106,26 @@ def _weights(ctx: Context, node: Node, scores: RingNode, *, masked: bool) -> Rin
 def _apply(ctx: Context, node: Node, weights: RingNode, value: RingNode, keep: RingNode | None) -> RingNode:
     """(weights V) / (sum of weights), both sums over kept keys only, from one product."""
     b = ctx.b
-    length, width = value.type.shape[-2:]
+    length = value.type.shape[-2]
     if keep is None:
         applied = b.matmul(weights, value, bound=length * value.type.bound * 1.01)
         total = b.sum(weights, len(weights.type.shape) - 1)
     else:
         value = b.mul(b.expand(keep, value.type.shape), value, bound=value.type.bound)
         ones = b.mul_int(b.expand(keep, (*value.type.shape[:-1], 1)), 2**ctx.f, ctx.f)
-        extended = b.concat([value, ones], len(value.type.shape) - 1)
-        both = b.matmul(weights, extended, bound=length * max(value.type.bound, 1.0) * 1.01)
-        last = len(both.type.shape) - 1
-        applied, total = b.slice(both, last, 0, width), b.slice(both, last, width, width + 1)
+        applied, total = _both_sums(b, weights, value, ones)
     r = forms.reciprocal_of_sum(b, total, length)
     numerator = b.rescale(applied, ctx.f)
     limit = 2.0 ** math.ceil(math.log2(value.type.bound * 1.02))
     return b.rescale(b.mul(numerator, b.expand(r, numerator.type.shape), bound=limit), ctx.f, bound=ctx.bound(node))
+
+
+def _both_sums(b: Builder, weights: RingNode, value: RingNode, ones: RingNode) -> tuple[RingNode, RingNode]:
+    """(weights V, weights 1): one secure product; where the mask is public, the second is local."""
+    length, width = value.type.shape[-2:]
+    if ones.type.public:
+        applied = b.matmul(weights, value, bound=length * value.type.bound * 1.01)
+        return applied, b.matmul(weights, ones, bound=length * 1.01)
+    last = len(value.type.shape) - 1
+    both = b.matmul(weights, b.concat([value, ones], last), bound=length * max(value.type.bound, 1.0) * 1.01)
+    return b.slice(both, last, 0, width), b.slice(both, last, width, width + 1)

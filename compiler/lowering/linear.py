@@ -22,7 +22,8 @@ def lower_linear(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNo
     if len(inputs) > 2:
         bias = inputs[2]
         lifted = b.rescale(bias, product.type.frac_bits)
-        product = b.add(product, b.expand(b.reshape(lifted, (lifted.type.shape[0], 1)), product.type.shape), bound=bound)
+        column = b.reshape(lifted, (lifted.type.shape[0], 1))
+        product = b.add(product, b.expand(column, product.type.shape), bound=bound)
     out = b.rescale(product, ctx.f, bound=bound)
     return b.reshape(b.transpose(out), node.type.shape)
 

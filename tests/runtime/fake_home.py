@@ -60,7 +60,7 @@ def processes_below(folder: Path) -> list[int]:
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            cwd, command = os.readlink(entry / "cwd"), (entry / "cmdline").read_bytes().decode("utf-8", "replace")
+            cwd, command = str((entry / "cwd").readlink()), (entry / "cmdline").read_bytes().decode("utf-8", "replace")
         except OSError:
             continue
         if cwd.startswith(str(folder)) or str(folder) in command:

@@ -22,7 +22,8 @@ def linear(b):
     return {
         "add": b.add(x, y), "sub": b.sub(x, y), "public": b.add(x, p), "public_first": b.sub(p, x),
         "constant": b.add_const(x, 1.5), "from_constant": b.const_sub(-2.25, x), "times": b.mul_int(x, -7),
-        "power": b.scale(x, 0.25, 8), "factor": b.scale(x, 0.3, 10), "negative": b.neg(b.add(x, y)), "again": b.add(x, x),
+        "power": b.scale(x, 0.25, 8), "factor": b.scale(x, 0.3, 10), "negative": b.neg(b.add(x, y)),
+        "again": b.add(x, x),
     }  # fmt: skip
 
 
@@ -31,17 +32,12 @@ def publics(b):
     x, p = secret(b), public(b)
     q = b.add(p, b.param(("c",), (2, 3, 4), 8, 50.0, public=True))
     return {
-        "sum": b.add(b.sum(x, 0), b.sum(q, 0)), "product": b.mul(x, b.mul(p, q)), "summed": b.add(b.sum(x, 1), b.sum(p, 1)),
+        "sum": b.add(b.sum(x, 0), b.sum(q, 0)), "product": b.mul(x, b.mul(p, q)),
+        "summed": b.add(b.sum(x, 1), b.sum(p, 1)),
         "permuted": b.add(b.permute(x, (2, 0, 1)), b.permute(p, (2, 0, 1))),
         "sliced": b.mul(b.slice(x, 1, 1, 3), b.slice(p, 1, 0, 2)), "negated": b.add(x, b.mul_int(q, -3)),
         "joined": b.add(b.concat([x, x], 0), b.concat([q, p], 0)),
     }  # fmt: skip
-
-
-def public_gathered(b):
-    """A computed public value that is needed in another order."""
-    x, p = secret(b), public(b)
-    return {"y": b.add(x, b.expand(b.sum(b.add(p, p), 1), (2, 3, 4)))}
 
 
 def sums(make_value):
@@ -68,7 +64,8 @@ def layouts(make_value):
             "slice_of_slice": b.slice(b.slice(x, 1, 1, 3), 2, 1, 3),
             "expanded": b.expand(b.slice(x, 1, 1, 2), (2, 5, 4)), "wider": b.expand(b.slice(x, 0, 1, 2), (3, 3, 4)),
             "scalar": b.expand(b.reshape(b.sum(b.sum(b.sum(x, 0), 1), 2), (1,)), (3, 2)),
-            "concat0": b.concat([x, y], 0), "concat1": b.concat([x, t_like(b, x), y], 1), "concat2": b.concat([y, x], 2),
+            "concat0": b.concat([x, y], 0), "concat1": b.concat([x, t_like(b, x), y], 1),
+            "concat2": b.concat([y, x], 2),
             "mixed": b.add(b.permute(x, (1, 0, 2)), b.permute(y, (1, 0, 2))),
             "broadcast": b.sub(x, b.expand(b.sum(x, 2), (2, 3, 4))),
             "expanded_reshape": b.reshape(b.expand(b.slice(x, 2, 0, 1), (2, 3, 4)), (6, 4)),
@@ -105,8 +102,9 @@ def matmuls(b):
     return {
         "plain": b.matmul(x, y), "register": b.matmul(r, y), "weight": b.matmul(r, w), "public_weight": b.matmul(r, c),
         "public_input": b.matmul(x, p), "transposed": b.matmul(b.transpose(y), b.transpose(r)),
-        "weight_first": b.matmul(b.transpose(w), b.transpose(x)), "public_first": b.matmul(b.transpose(c), b.transpose(r)),
-        "batched": b.matmul(batch, b.transpose(other)), "batched_register": b.matmul(b.add(batch, other), b.transpose(batch)),
+        "weight_first": b.matmul(b.transpose(w), b.transpose(x)),
+        "public_first": b.matmul(b.transpose(c), b.transpose(r)), "batched": b.matmul(batch, b.transpose(other)),
+        "batched_register": b.matmul(b.add(batch, other), b.transpose(batch)),
         "swapped": b.matmul(b.permute(batch, (1, 0, 2, 3)), b.transpose(b.permute(other, (1, 0, 2, 3)))),
         "heads": b.matmul(heads, b.transpose(heads)), "sliced": b.matmul(b.slice(x, 0, 1, 3), b.slice(y, 1, 1, 4)),
         "expanded": b.matmul(b.expand(b.reshape(x, (1, 3, 4)), (2, 3, 4)), b.reshape(batch, (2, 4, 6))),
@@ -147,7 +145,8 @@ def selections(b):
     less = b.lt_zero(b.sub(x, y))
     p = public(b)
     return {
-        "min": b.select(less, x, y), "max": b.select(less, y, x), "constant": b.select(less, x, b.const(0, (2, 3, 4), 8)),
+        "min": b.select(less, x, y), "max": b.select(less, y, x),
+        "constant": b.select(less, x, b.const(0, (2, 3, 4), 8)),
         "public": b.select(less, p, x), "publics": b.select(less, p, b.const(1.0, (2, 3, 4), 8)),
         "turned": b.select(b.permute(less, (2, 1, 0)), b.permute(x, (2, 1, 0)), b.permute(y, (2, 1, 0))),
         "relu": b.mul(b.reinterpret(b.const_sub(1.0, b.lt_zero(x)), 0), x),
@@ -183,7 +182,8 @@ def loop_body_single():
     x, y = b.arg("carried", 0, RingType((2, 3), 12, 100.0)), b.arg("carried", 1, RingType((2, 3), 12, 100.0))
     c = b.arg("invariant", 0, RingType((2, 3), 12, 1.0))
     q = b.param(("q0", "q1"), (2, 3), 12, 0.3, public=True)
-    return b.graph([("x", b.add_const(b.add(y, c), 0.0, bound=100.0)), ("y", b.add_const(b.add(x, q), 0.0, bound=100.0))])
+    first, second = b.add(y, c, bound=100.0), b.add(x, q, bound=100.0)
+    return b.graph([("x", first), ("y", second)])
 
 
 PROGRAMS = {

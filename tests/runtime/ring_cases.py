@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import standin
+
 from mpcc.backends.emulator import emulator
 from mpcc.backends.mp_spdz.emitter import Source, emit
 from mpcc.backends.mp_spdz.weights import tensor_order
@@ -78,8 +79,8 @@ def run_emulator(case, truncation="nearest"):
 
 
 def run_standin(case, truncation="nearest"):
-    public = case.region(True)
-    streams = {0: np.concatenate([public, case.client_stream]), 1: np.concatenate([public, case.region(False)]), 2: public}
+    public, private = case.region(True), case.region(False)
+    streams = {0: np.concatenate([public, case.client_stream]), 1: np.concatenate([public, private]), 2: public}
     values = standin.execute(case.source.text, inputs=streams, truncation=truncation).private[0]
     assert len(values) == len(case.job.outputs)
     return {name: value for (name, _), value in zip(case.job.outputs, values, strict=True)}

@@ -3,6 +3,7 @@
 import ssl
 
 import pytest
+
 from mpcc.runtime.keys import install, make_identity, subject_hash
 
 
@@ -59,11 +60,10 @@ def test_parties_accept_each_other(folders):
 def test_a_foreign_certificate_is_refused(folders, tmp_path):
     foreign = make_identity(1)
     (tmp_path / "other").mkdir()
-    install(tmp_path / "other", foreign, {**{"P1": foreign.certificate}, "P0": (folders / "P0" / "P0.pem").read_bytes()})
+    install(tmp_path / "other", foreign, {"P1": foreign.certificate, "P0": (folders / "P0" / "P0.pem").read_bytes()})
+    server = context(folders / "P0", "P0", ssl.PROTOCOL_TLS_SERVER)
     with pytest.raises(ssl.SSLError):
-        handshake(
-            context(folders / "P0", "P0", ssl.PROTOCOL_TLS_SERVER), context(tmp_path / "other", "P1", ssl.PROTOCOL_TLS_CLIENT)
-        )
+        handshake(server, context(tmp_path / "other", "P1", ssl.PROTOCOL_TLS_CLIENT))
 
 
 def test_keys_are_private(folders):

@@ -14,12 +14,13 @@ import primitives
 import pytest
 from fake_home import processes_below
 from mp_spdz_here import needs_mp_spdz
+from ring_cases import make
+
 from mpcc.compiler.errors import EngineError
 from mpcc.compiler.ring import Builder, RingType
 from mpcc.runtime import parties
 from mpcc.runtime.mp_spdz import run_job
 from mpcc.runtime.parties import Limits
-from ring_cases import make
 
 ROLES = ("client", "provider", "helper")
 
@@ -45,11 +46,10 @@ def during_the_run(work, action):
     """Do something to the parties, by role, once all of them have been running for a while."""
 
     def wait():
-        while True:
-            found = {Path(os.readlink(f"/proc/{pid}/cwd")).name: pid for pid in processes_below(work) if is_party(pid)}
-            if found.keys() >= set(ROLES) and all((log := party_log(pid)) and "Starting timer 1" in log for pid in found.values()):
-                break
+        found = {}
+        while not found.keys() >= set(ROLES):
             time.sleep(0.05)
+            found = running_parties(work)
         action(found)
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -57,18 +57,18 @@ def during_the_run(work, action):
     return thread
 
 
-def is_party(pid):
-    try:
-        return "-party.x" in Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return False
-
-
-def party_log(pid):
-    try:
-        return Path(f"/proc/{pid}/cwd/stdout").read_text()
-    except OSError:
-        return ""
+def running_parties(work):
+    """Process ids of the parties that have begun the inference, by role."""
+    found = {}
+    for pid in processes_below(work):
+        process = Path(f"/proc/{pid}")
+        try:
+            begun = "Starting timer 1" in (process / "cwd" / "stdout").read_text()
+            if begun and "-party.x" in (process / "cmdline").read_text():
+                found[(process / "cwd").readlink().name] = pid
+        except OSError:
+            continue
+    return found
 
 
 @needs_mp_spdz
@@ -108,7 +108,7 @@ def test_a_port_is_in_use(work, monkeypatch):
 @needs_mp_spdz
 def test_a_source_that_does_not_compile(work):
     job = replace(make(primitives.linear).job, source="x = sint.Array(3)\nx.no_such_method()\n")
-    with pytest.raises(EngineError, match="compiler refused the program: AttributeError.*no_such_method"):
+    with pytest.raises(EngineError, match=r"compiler refused the program: AttributeError.*no_such_method"):
         run_job(job)
 
 

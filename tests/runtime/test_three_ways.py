@@ -1,23 +1,31 @@
 """The emulator defines what a ring program means; the emitted source means the same, on the stand-in and on MP-SPDZ."""
 
 import random
+from dataclasses import replace
+from pathlib import Path
 
+import mixed_operands
 import numpy as np
 import primitives
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mp_spdz_here import needs_mp_spdz
-from mpcc.backends.emulator import semantics
-from mpcc.runtime.mp_spdz import run_job
+from mp_spdz_here import HOME, needs_mp_spdz
 from random_programs import random_graph
 from ring_cases import assert_same, make, prepare, run_emulator, run_standin
 
+from mpcc.backends.emulator import semantics
+from mpcc.runtime.mp_spdz import run_job
+from mpcc.runtime.mp_spdz_home import SETUPS
 
-@pytest.mark.parametrize("name", primitives.PROGRAMS)
+
+PROGRAMS = primitives.PROGRAMS | mixed_operands.PROGRAMS
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_standin(name, seed):
-    case = make(primitives.PROGRAMS[name], seed=seed)
+    case = make(PROGRAMS[name], seed=seed)
     assert_same(run_standin(case), run_emulator(case))
 
 
@@ -29,9 +37,9 @@ def test_standin_on_random_programs(data, steps, seed):
 
 
 @needs_mp_spdz
-@pytest.mark.parametrize("name", primitives.PROGRAMS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_mp_spdz(name):
-    case = make(primitives.PROGRAMS[name])
+    case = make(PROGRAMS[name])
     assert_same(run_job(case.job).outputs, run_emulator(case))
 
 
@@ -72,7 +80,11 @@ def test_mp_spdz_rounds_either_way():
     assert_within_one(case, run_job(case.job).outputs)
 
 
-@pytest.mark.xfail(strict=True, reason="the emitter spills a public register into an array of shares")
-def test_public_values_in_another_order():
-    case = make(primitives.public_gathered)
-    assert_same(run_standin(case), run_emulator(case))
+@needs_mp_spdz
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_mp_spdz_with_a_dealer(name):
+    """The same source, two parties and a dealer (nearest truncation only: there is no other in this protocol)."""
+    if not (Path(HOME) / SETUPS["dealer-ring"].binary).exists():
+        pytest.skip("this MP-SPDZ has no dealer-ring-party.x")
+    case = make(PROGRAMS[name])
+    assert_same(run_job(replace(case.job, protocol="dealer-ring")).outputs, run_emulator(case))

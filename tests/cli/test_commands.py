@@ -1,0 +1,174 @@
+"""What the commands print when all is well."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import mpcc
+from mpcc import cli
+from mpcc.inputs import prepare_inputs
+from mpcc.runtime.engine import Measured
+from tests.bundle import tiny_programs as tiny
+
+
+@pytest.fixture(autouse=True)
+def loaded(monkeypatch):
+    """No file is read: loading has its own tests."""
+    monkeypatch.setattr(
+        cli, "_load", lambda path: tiny.prefix_program() if "prefix" in str(path) else tiny.private_program()
+    )
+
+
+def output(capsys, *arguments):
+    assert cli.call([str(a) for a in arguments]) == 0, capsys.readouterr().err
+    return capsys.readouterr()
+
+
+def test_compile_and_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    arguments = ["compile", tiny.saved_model(), "-o", tmp_path / "new.mpc", "--calibrate-random", 3]
+    done = output(capsys, *arguments)
+    assert "wrote" in done.out and "private and 0 public weights" in done.out
+    assert "random inputs" in done.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new.mpc", "new.mpcc"]
+    (tmp_path / "in.json").write_text('[{"text": "a fine film"}, {"text": "a bad film"}]')
+    done = output(
+        capsys, "run", tmp_path / "new.mpc", "--input", tmp_path / "in.json", "--engine", "emulator", "--json"
+    )
+    results = json.loads(done.out)
+    assert len(results) == 2 and results[0]["outputs"]["logits"] != results[1]["outputs"]["logits"]
+
+
+def test_inspect_json_holds_the_contract(capsys):
+    table = json.loads(output(capsys, "inspect", "prefix.mpc", "--json", "--network", "wan").out)
+    evidence = tiny.prefix_program().bundle.manifest.evidence
+    for word, visibility in (("public", "public"), ("private", "provider")):
+        chosen = [e for e in evidence if e.visibility == visibility]
+        assert table["parameters"][word] == {"tensors": len(chosen), "bytes": sum(e.bytes for e in chosen)}
+    assert set(table["operations"]) == {"public", "client", "provider", "mpc"}
+    assert sum(table["operations"].values()) == len(tiny.prefix_program().bundle.graph.operations())
+    cost = table["cost"]
+    assert cost["network"] == "wan" and cost["bytes_online"] > 0 and cost["bytes_offline"] == 0 and cost["seconds"] > 0
+    for key in ("layer", "operation", "primitive"):
+        assert sum(r["bytes"] for r in cost[f"by_{key}"]) == cost["bytes_online"]
+    assert table["protocol"] == "ring" and table["outputs"][0]["name"] == "logits"
+    assert {g["visibility"] for g in table["parameters"]["groups"]} == {"public", "private"}
+    assert sum(g["tensors"] for g in table["parameters"]["groups"]) == len(evidence)
+    assert sum(t["bytes"] for t in table["shared"]) == table["roles"]["client"]["shared_bytes"]
+    assert table["roles"]["client"]["weight_bytes"] > 0 and table["roles"]["helper"]["learns"] == ["nothing"]
+
+
+def test_inspect_shows_all_of_it(capsys):
+    out = output(capsys, "inspect", "prefix.mpc").out
+    for part in ("Weights and the evidence", "byte-equal to the base", "Who computes and learns what",
+                 "Cost by layer", "Cost by operation", "Cost by primitive", "Once per deployment", "Approximations",
+                 "semi-honest"):  # fmt: skip
+        assert part in out
+    assert "\x1b" not in out
+    only = output(capsys, "inspect", "prefix.mpc", "--by", "primitive").out
+    assert "Cost by primitive" in only and "Cost by layer" not in only
+
+
+def test_inspect_prints_the_irs(capsys):
+    from mpcc.compiler.ring_text import print_ring
+    from mpcc.compiler.text import parse_graph
+
+    assert parse_graph(output(capsys, "inspect", "p.mpc", "--ir", "graph").out) == tiny.private_program().bundle.graph
+    assert output(capsys, "inspect", "p.mpc", "--ir", "ring").out == print_ring(tiny.private_program().bundle.ring)
+
+
+def test_run_prints_labels_and_the_comparison(capsys, tmp_path):
+    (tmp_path / "in.json").write_text('{"text": "a fine film"}')
+    done = output(capsys, "run", "p.mpc", "--input", tmp_path / "in.json", "--engine", "emulator")
+    assert "label: " in done.out and "estimated" in done.out and "measured" in done.out
+    assert "protects nothing" in done.err
+    again = output(capsys, "run", "p.mpc", "--input", tmp_path / "in.json", "--engine", "emulator", "--json").out
+    table = json.loads(again)
+    assert set(table) >= {"outputs", "engine", "measured", "estimated"} and table["engine"] == "emulator"
+    assert table["labels"]["logits"][0] in ("good", "bad")
+
+
+def test_run_on_mp_spdz_reports_its_measurement(capsys, tmp_path, monkeypatch):
+    from mpcc.runtime import mp_spdz, mp_spdz_home
+    from mpcc.runtime.engine import JobResult
+
+    jobs = []
+
+    def run_job(job, *, on_stage):
+        jobs.append(job)
+        numbers = torch.tensor([1 << 16, 2 << 16]).numpy()
+        return JobResult({"logits": numbers}, Measured("mp-spdz", (10, 20, 30), (4, 5, 6), 0.5, 70, 0.1, 80, 0.2))
+
+    monkeypatch.setattr(mp_spdz, "run_job", run_job)
+    monkeypatch.setattr(mp_spdz_home, "find_home", lambda: None)
+    monkeypatch.setenv("MP_SPDZ_HOME", str(tmp_path))
+    (tmp_path / "in.json").write_text('{"text": "a fine film"}')
+    table = json.loads(output(capsys, "run", "prefix.mpc", "--input", write_ids(tmp_path), "--json").out)
+    assert table["engine"] == "mp-spdz" and table["outputs"]["logits"] == [[1.0, 2.0]]
+    assert table["measured"]["bytes_online"] == 60 and table["measured"]["rounds"] == 6
+    assert jobs[0].outputs == (("logits", 2),) and jobs[0].source == tiny.prefix_program().source
+    assert jobs[0].provider_stream.size == tiny.prefix_program().bundle.manifest.private_elements
+    shown = output(capsys, "run", "prefix.mpc", "--input", write_ids(tmp_path)).out
+    assert "60" in shown and "Engine mp-spdz" in shown
+
+
+def write_ids(folder):
+    (folder / "ids.json").write_text(json.dumps({k: v.tolist() for k, v in tiny.sample(5).items()}))
+    return folder / "ids.json"
+
+
+def test_explain(capsys):
+    listed = output(capsys, "explain", "prefix.mpc").out
+    assert "client: " in listed and "mpc: " in listed and "bert.encoder.layer.1" in listed
+    out = output(capsys, "explain", "prefix.mpc", "bert.encoder.layer.0.output.dense.weight").out
+    assert "is public: byte-equal to" in out
+
+
+def test_short_inputs_are_padded_where_a_mask_allows():
+    program = tiny.private_program()
+    specs = program.bundle.manifest.inputs
+    padded = prepare_inputs(tiny.sample(5), specs)
+    assert padded["input_ids"].shape == (1, 8) and padded["attention_mask"].sum() == 5
+    with torch.no_grad():
+        want = tiny.classifier()(**tiny.sample(5)).logits
+    got = program.run(tiny.sample(5), engine="emulator").outputs["logits"]
+    torch.testing.assert_close(got, want, rtol=0, atol=0.02)
+
+
+def test_text_is_the_ids_of_its_tokens():
+    program = tiny.private_program()
+    text = program.run({"text": "a fine film"}, engine="emulator").outputs["logits"]
+    ids = torch.tensor([[2, 3, 4]])
+    direct = program.run({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, engine="emulator").outputs[
+        "logits"
+    ]
+    assert torch.equal(text, direct)
+    cut = program.run({"text": "fine " * 20}, engine="emulator", truncate=True).outputs["logits"]
+    full = torch.full((1, 8), 3)
+    whole = program.run({"input_ids": full, "attention_mask": torch.ones_like(full)}, engine="emulator").outputs[
+        "logits"
+    ]
+    assert torch.equal(cut, whole)
+    with pytest.raises(mpcc.MpccError, match="carries no tokenizer"):
+        tiny.prefix_program().run({"text": "a"}, engine="emulator")
+
+
+def test_cost_by_key_keeps_the_totals():
+    program = tiny.private_program()
+    for key in ("layer", "operation", "primitive"):
+        cost = program.cost(network="wan", by=key)
+        assert cost.bytes_online == program.cost().bytes_online and cost.rounds == program.cost().rounds
+        assert len({getattr(r, key) for r in cost.rows}) == len(cost.rows)
+    with pytest.raises(mpcc.MpccError, match="cannot be summed"):
+        program.cost(by="colour")
+
+
+def test_import_is_cheap():
+    code = "import sys, mpcc, mpcc.cli; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["False", "False"], done.stderr
