@@ -100,13 +100,13 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.tokens: list[tuple[str, str, int]] = []
         self.position = 0
-        end, stop = 0, len(text.rstrip())
+        end, stop, line = 0, len(text.rstrip()), 1
         while end < stop:
             match = TOKEN.match(text, end)
-            line = text.count("\n", 0, end) + 1
             if match is None or match.lastgroup is None:
                 raise InternalError(f"ring text, line {line}: cannot read {text[end : end + 20].strip()!r}")
-            self.tokens.append((match.lastgroup, match[match.lastgroup], text.count("\n", 0, match.end()) + 1))
+            line += text.count("\n", end, match.end())
+            self.tokens.append((match.lastgroup, match[match.lastgroup], line))
             end = match.end()
 
     def error(self, what: str) -> InternalError:

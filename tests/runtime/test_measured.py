@@ -30,8 +30,6 @@ def network(b):
 
 
 PROGRAMS = {"comparisons": comparisons, "truncations": truncations, "network": network}
-SMALL = pytest.mark.xfail(reason="small groups pack their bits in bytes, the table says 64-bit words")
-SMALL_BITS = {"truncations", "comparisons", "selections", "loops"}
 
 
 def assert_bytes(measured, cost):
@@ -51,9 +49,7 @@ def test_bytes(name, truncation):
 
 
 @needs_mp_spdz
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=SMALL if name in SMALL_BITS else []) for name in primitives.PROGRAMS]
-)
+@pytest.mark.parametrize("name", primitives.PROGRAMS)
 def test_bytes_of_small_programs(name):
     case = make(primitives.PROGRAMS[name])
     assert_bytes(run_job(case.job).measured, estimate(case.graph, "ring"))
