@@ -3,6 +3,7 @@
     prog.mpc                        MP-SPDZ source; no weight, no name from the model
     prog.mpcc/manifest.json         what everybody may know, and the digest of every file but the provider's
               graph.ir  ring.ir     the program in both IRs; no calibrated range that is finer than a power of two
+              mpc.ir                what is computed inside MPC, on the weights as they are provisioned (for `verify`)
               client/               graph.ir, weights.safetensors: what the client computes in clear; tokenizer.json
               provider/             weights.safetensors, manifest.json (its digest); for the provider's eyes only
               public/               weights.safetensors: public weights that the program uses inside MPC
@@ -46,8 +47,8 @@ from mpcc.compiler.text import parse_graph, print_graph
 from mpcc.passes.roll_layers import roll_layers
 
 ROLES = ("client", "provider")
-MANIFEST, GRAPH, RING, WEIGHTS, TOKENIZER = (
-    "manifest.json", "graph.ir", "ring.ir", "weights.safetensors", "tokenizer.json"
+MANIFEST, GRAPH, RING, MPC, WEIGHTS, TOKENIZER = (
+    "manifest.json", "graph.ir", "ring.ir", "mpc.ir", "weights.safetensors", "tokenizer.json"
 )  # fmt: skip
 SOURCE_KEY = "source"  # the source's entry among the digests: it may be renamed together with its folder
 Tensors = Mapping[str, torch.Tensor]
@@ -65,7 +66,10 @@ class ClientPart:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A compiled program; `client` and `provider` are None where that role's folder is not here."""
+    """A compiled program; `client` and `provider` are None where that role's folder is not here.
+
+    `mpc` is the graph inside MPC, what `ring` approximates (None in bundles of older versions).
+    """
 
     manifest: Manifest
     source: str
@@ -74,6 +78,7 @@ class Bundle:
     public: Tensors
     client: ClientPart | None
     provider: Tensors | None
+    mpc: Graph | None = None
 
 
 # ** from the compiler **
@@ -95,6 +100,7 @@ def pack(model: Captured, compiled: Compiled) -> Bundle:
         {p.tensor: tensors[p.tensor] for p in public},
         ClientPart(shareable(client), {n: tensors[n] for n in _tensors_of(client)}, model.tokenizer_json),
         {p.tensor: tensors[p.tensor] for p in private},
+        shareable(compiled.regions.mpc),
     )
 
 
@@ -199,6 +205,8 @@ def save(bundle: Bundle, path: str | Path) -> None:
     ]
     if client.tokenizer_json is not None:
         shared.append(Staged(f"client/{TOKENIZER}", text=client.tokenizer_json))
+    if bundle.mpc is not None:
+        shared.append(Staged(MPC, text=print_graph(bundle.mpc)))
     secret = [Staged(f"provider/{WEIGHTS}", tensors=bundle.provider, secret=True)]
 
     def closing(root: Path) -> list[Staged]:
@@ -240,7 +248,8 @@ def load(path: str | Path, roles: Iterable[str] | None = None) -> Bundle:
     client = _load_client(reader) if "client" in wanted else None
     provider = _load_provider(reader, manifest) if "provider" in wanted else None
     graph, ring = reader.parsed(GRAPH, parse_graph), reader.parsed(RING, parse_ring)
-    return Bundle(manifest, source, graph, ring, public, client, provider)
+    mpc = reader.parsed(MPC, parse_graph) if MPC in digests else None
+    return Bundle(manifest, source, graph, ring, public, client, provider, mpc)
 
 
 def _load_client(reader: _Reader) -> ClientPart:

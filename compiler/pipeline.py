@@ -15,6 +15,7 @@ from mpcc.compiler.errors import MpccError
 from mpcc.compiler.ir import Graph, without_dead_nodes
 from mpcc.compiler.lower import lower
 from mpcc.compiler.lowering import Settings
+from mpcc.compiler.magnitudes import truncation_magnitudes
 from mpcc.compiler.partition import Evidence, Partition, check_base, labels_of
 from mpcc.compiler.ranges import calibrate
 from mpcc.compiler.ring import RingGraph
@@ -23,6 +24,7 @@ from mpcc.compiler.verify_ring import verify
 from mpcc.compiler.visibility import infer
 from mpcc.passes.absorb_factors import absorb_factors
 from mpcc.passes.canonicalise import canonicalise
+from mpcc.passes.choose_truncations import Choice, choose_truncations
 from mpcc.passes.cut import Regions, cut
 from mpcc.passes.fold_affine import Affine, fold_affine
 from mpcc.passes.hoist_prepared import hoist_prepared, prepare
@@ -37,14 +39,28 @@ Stage = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Profile:
+    """Fixed-point formats; `lean` chooses local truncations where the failure budget allows."""
+
+    frac_bits: int
+    weight_frac_bits: int
+    lean: bool
+
+
+PROFILES: Mapping[str, Profile] = {"safe": Profile(16, 16, False), "default": Profile(13, 14, True)}
+
+
+@dataclass(frozen=True)
 class Options:
     """Everything that the user may choose; see `mpcc.compile`."""
 
     protocol: str = "ring"
     network: str = "lan"
     output: str = "logits"
-    frac_bits: int = 16
-    weight_frac_bits: int = 16
+    profile: str = "safe"
+    frac_bits: int | None = None  # None: what the profile says
+    weight_frac_bits: int | None = None
+    failure_bits: int = 20  # truncations fail with probability at most 2^-failure_bits per inference
     truncation: str = "probabilistic"
     approximations: Mapping[str, str] | None = None
     public_inputs: tuple[str, ...] = ()
@@ -67,6 +83,7 @@ class Compiled:
     settings: Settings
     options: Options
     recovered: Mapping[str, Affine]
+    truncations: Choice | None = None
 
 
 def compile_model(model: Captured, partition: Partition, calibration: Sequence[Mapping[str, torch.Tensor]],
@@ -115,19 +132,23 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
 
     stage("schedule")
     variant = "nearest" if options.truncation == "nearest" else "safe"
+    choice: Choice | None = None
     ring = ring_dead_code(merge_rescales(merge_rescales(ring)))
     ring = ring_dead_code(absorb_factors(place_truncations(ring, variant=variant)))
+    if settings.lean:
+        magnitudes = truncation_magnitudes(ring, regions.client, tensors, calibration)
+        ring, choice = choose_truncations(ring, magnitudes, 2.0**-options.failure_bits)
     verify(ring, final=True)
 
     stage("emit")
     source = emit(ring, protocol=options.protocol, title="mpcc program", truncation=options.truncation,
                   compile_hint=f"compile.py -E {options.protocol} -b 100000")  # fmt: skip
-    return Compiled(graph, tuple(evidence), regions, ring, source, tensors, settings, options, recovered)
+    return Compiled(graph, tuple(evidence), regions, ring, source, tensors, settings, options, recovered, choice)
 
 
 def check_options(options: Options) -> None:
     """Refuse unknown choices, with what is known."""
-    known = {"protocol": ("ring",), "truncation": ("probabilistic", "nearest"), "output": ("logits", "all")}
+    known = {"profile": tuple(PROFILES), "protocol": ("ring",), "truncation": ("probabilistic", "nearest"), "output": ("logits", "all")}
     for key, allowed in known.items():
         value = getattr(options, key)
         if value not in allowed:
@@ -170,9 +191,11 @@ def settings_for(options: Options, regions: Regions, tensors: Mapping[str, torch
                     raise MpccError(f"the weight {node.attr('tensor')} holds a value that is not finite")
                 largest = max(largest, value)
     bound = 2.0 ** max(3, math.ceil(math.log2(largest)) if largest else 0)
+    profile = PROFILES[options.profile]
     return Settings(
-        frac_bits=options.frac_bits,
-        weight_frac_bits=options.weight_frac_bits,
+        frac_bits=options.frac_bits or profile.frac_bits,
+        weight_frac_bits=options.weight_frac_bits or profile.weight_frac_bits,
+        lean=profile.lean and options.truncation != "nearest",
         weight_bound=bound,
         truncation=options.truncation,
         approximations=dict(options.approximations or {}),

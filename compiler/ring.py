@@ -222,7 +222,7 @@ class Builder:
         if mantissa == 0.5:
             sign = -1 if factor < 0 else 1
             power = exponent - 1
-            return self.mul_int(a, sign * 2**power) if power > 0 else self.mul_int(a, sign, -power)
+            return self.mul_int(a, sign, -power) if power <= a.type.frac_bits else self.mul_int(a, sign * 2**power)
         return self.mul_int(a, round(factor * 2.0**bits), bits)
 
     def reinterpret(self, a: RingNode, shift: int) -> RingNode:

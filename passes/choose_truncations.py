@@ -3,7 +3,7 @@
 In replicated three-party sharing a local truncation (ABY3) costs 8 bytes and one round, a safe one 32 bytes and two. A
 local one of x fails, by an error of 2^(64 - bits), with probability |x| / 2^64, whatever the bits (measured; the sum over
 elements is what counts, so the mean magnitude decides). Truncations become local in order of rising magnitude, that is
-of least failure per byte saved, as long as the sum over all of them stays within the budget.
+of least failure per byte saved, wherever the sum over all of them stays within the budget.
 
 Given                                     Result
     y = trunc(x) {bits=16, safe}              y = trunc(x) {bits=16, local, width=48}
@@ -19,7 +19,7 @@ from mpcc.compiler.ring import RingGraph, RingNode
 
 LOCAL_WIDTH = 48  # with the parties' --trunc-error 16 this width selects the local variant, 63 the safe one
 TRUNC_ERROR = 16
-MAGNITUDE_MARGIN = 4.0  # other inputs may be larger on average than the calibration inputs
+MAGNITUDE_MARGIN = 1.5  # other inputs may be larger on average than the calibration inputs
 MAX_LOCAL_BITS = LOCAL_WIDTH - 1
 
 
@@ -46,9 +46,7 @@ def choose_truncations(graph: RingGraph, magnitudes: Mapping[str, float], budget
     spent, local = 0.0, set()
     for mean, node, times in rated:
         failure = node.type.elements * times * mean * MAGNITUDE_MARGIN / 2.0**graph.ring_bits
-        if spent + failure > budget:
-            break
-        if node.int_attr("bits") <= MAX_LOCAL_BITS:
+        if spent + failure <= budget and node.int_attr("bits") <= MAX_LOCAL_BITS:
             spent += failure
             local.add(node.name)
     total = sum(node.type.elements * times for node, times in places)

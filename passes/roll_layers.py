@@ -29,22 +29,32 @@ class _Run:
 
 
 def roll_layers(graph: Graph) -> Graph:
-    """Roll the repetition that saves most; a graph without one is returned unchanged."""
+    """Roll the repetition that saves most, then what is left; a graph without one is returned unchanged."""
+    while (rolled := _rolled_once(graph)) is not None:
+        graph = rolled
+    return graph
+
+
+def _rolled_once(graph: Graph) -> Graph | None:
     operations = _scheduled(graph)
-    tokens = [_token(n) for n in operations]
+    tokens = [_token(graph, n) for n in operations]
     for run in _candidates(tokens):
         rolled = _roll(graph, operations, run)
         if rolled is not None:
             return rolled
-    return graph
+    return None
 
 
 def _scheduled(graph: Graph) -> list[Node]:
     return [n for n in graph.nodes if not n.is_leaf]
 
 
-def _token(node: Node) -> tuple[object, ...]:
-    return (node.op, node.attrs, node.type, node.visibility, len(node.inputs))
+def _token(graph: Graph, node: Node) -> tuple[object, ...]:
+    """What has to be equal in every group: a weight that is public in one layer and private in another is not."""
+    if node.op in ("repeat", "take"):
+        return (node.name,)
+    weights = tuple((graph[i].type, graph[i].visibility) if graph[i].op == "param" else None for i in node.inputs)
+    return (node.op, node.attrs, node.type, node.visibility, weights)
 
 
 def _candidates(tokens: list[tuple[object, ...]]) -> list[_Run]:

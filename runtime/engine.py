@@ -44,6 +44,7 @@ class Measured:
     provisioning_seconds: float
     input_bytes: int
     compile_seconds: float
+    control_bytes: int = 0  # asking the client for another request, checking that stored shares belong together
 
     @property
     def bytes_online(self) -> int:
@@ -61,3 +62,48 @@ class JobResult:
 
     outputs: dict[str, Int64]
     measured: Measured
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What every role of a program knows; sessions and stored shares are made for it.
+
+    `layout` is a digest of where which weight stands, `private_elements` the number of ring elements of the provider,
+    `client_elements` that of one request.
+    """
+
+    source: str
+    protocol: str
+    layout: str
+    public_stream: Int64
+    private_elements: int
+    client_elements: int
+    outputs: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A session: an answer for every request in order (outputs by name; empty where the client is not here).
+
+    `measured` is each inference alone, of the parties that ran here; `players` says which these are. `weights_bytes`
+    and `weights_seconds` are sharing the weights before the first inference, or reading the stored shares (0 bytes).
+    """
+
+    answers: tuple[dict[str, Int64], ...]
+    measured: tuple[Measured, ...]
+    players: tuple[int, ...]
+    weights_bytes: int
+    weights_seconds: float
+    compile_seconds: float
+    control_bytes: int
+
+
+@dataclass(frozen=True)
+class Provisioned:
+    """A provisioning: bytes are sent by the parties that ran here, seconds of the slowest one."""
+
+    values: int
+    bytes: int
+    seconds: float
+    compile_seconds: float
+    compiled: bool

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from mpcc.compiler.errors import EngineError
+
 VALIDITY = datetime.timedelta(days=30)
 CLOCK_SKEW = datetime.timedelta(days=1)
 
@@ -42,7 +44,7 @@ def make_identity(player: int, validity: datetime.timedelta = VALIDITY) -> Ident
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_before(now - CLOCK_SKEW if validity > datetime.timedelta() else now + validity - CLOCK_SKEW)
         .not_valid_after(now + validity)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
@@ -59,6 +61,60 @@ def install(folder: Path, own: Identity, certificates: dict[str, bytes]) -> None
     for name, certificate in certificates.items():
         (folder / f"{name}.pem").write_bytes(certificate)
         (folder / f"{subject_hash(certificate)}.0").symlink_to(f"{name}.pem")
+
+
+# ** keys that stay **
+def fingerprint(certificate: bytes) -> str:
+    """What people compare: sha256: and the SHA-256 of the certificate, in hexadecimal."""
+    return "sha256:" + _loaded(certificate).fingerprint(hashes.SHA256()).hex()
+
+
+def save_identity(folder: Path, role: str, identity: Identity) -> tuple[Path, Path]:
+    """Write <role>.pem and <role>.key (0600); (certificate, key). FileExistsError rather than overwrite a key."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key, certificate = folder / f"{role}.key", folder / f"{role}.pem"
+    write_private(key, identity.key)
+    certificate.write_bytes(identity.certificate)
+    return certificate, key
+
+
+def check_certificate(certificate: bytes, role: str, player: int, wanted: str) -> None:
+    """EngineError if a certificate is not the one whose fingerprint is `wanted`, not the role's, or not valid now."""
+    loaded = _loaded(certificate, role)
+    if fingerprint(certificate) != wanted.strip().lower():
+        raise EngineError(
+            f"the certificate of the {role} is not the one expected: its fingerprint is {fingerprint(certificate)}",
+            todo="ask the other side for its certificate and compare fingerprints",
+        )
+    now = datetime.datetime.now(datetime.UTC)
+    if now > loaded.not_valid_after_utc:
+        raise EngineError(
+            f"the certificate of the {role} expired on {loaded.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
+            todo=f"make a new one: mpcc keys --role {role}, and give it to the others",
+        )
+    if now < loaded.not_valid_before_utc:
+        raise EngineError(f"the certificate of the {role} is not valid yet", todo="see whether the clocks are right")
+    names = [str(a.value) for a in loaded.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if names != [f"P{player}"]:
+        raise EngineError(f"the certificate of the {role} is one of another role", todo=f"mpcc keys --role {role}")
+
+
+def check_pair(identity: Identity, role: str) -> None:
+    """EngineError if the key is none, or not that of the certificate."""
+    encoding = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    try:
+        own = serialization.load_pem_private_key(identity.key, None).public_key().public_bytes(*encoding)
+    except (ValueError, TypeError):
+        raise EngineError(f"the key of the {role} is corrupt", todo=f"mpcc keys --role {role}") from None
+    if own != _loaded(identity.certificate, role).public_key().public_bytes(*encoding):
+        raise EngineError(f"the key of the {role} does not belong to its certificate", todo=f"mpcc keys --role {role}")
+
+
+def _loaded(certificate: bytes, role: str = "party") -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(certificate)
+    except ValueError:
+        raise EngineError(f"the certificate of the {role} is corrupt", todo="ask for it again") from None
 
 
 def subject_hash(certificate: bytes) -> str:

@@ -8,13 +8,14 @@ Everything happens in a private temporary folder, which is removed afterwards:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,49 +53,71 @@ def run_job(
     """
     found = find_home(home)
     binary = party_binary(found, job.protocol)
-    work = Path(tempfile.mkdtemp(prefix="mpcc-"))  # mode 0700
+    with working_folder() as (work, watchdog):
+        on_stage("compile")
+        compile_seconds = compile_source(job.source, job.protocol, found, work / "program", watchdog)
+        parties = _prepare(job, binary, work)
+        on_stage("run")
+        run_parties(parties, watchdog, environment(), limits or Limits())
+        on_stage("read")
+        outputs = _read_outputs(job, parties[0])
+        return JobResult(outputs, _measure([_timers(p) for p in parties], compile_seconds))
+
+
+@contextlib.contextmanager
+def working_folder() -> Iterator[tuple[Path, Watchdog]]:
+    """A private folder and the watchdog that removes it afterwards; an OSError inside becomes an EngineError."""
+    parent = Path(tempfile.gettempdir())
     try:
+        work = Path(tempfile.mkdtemp(prefix="mpcc-"))  # mode 0700
         with Watchdog(work, keep=os.environ.get(KEEP) == "1") as watchdog:
-            on_stage("compile")
-            compile_seconds = _compile(job, found, work / "program", watchdog)
-            parties = _prepare(job, binary, work)
-            on_stage("run")
-            run_parties(parties, watchdog, _environment(), limits or Limits())
-            on_stage("read")
-            outputs = _read_outputs(job, parties[0])
-            return JobResult(outputs, _measure([_timers(p) for p in parties], compile_seconds))
+            yield work, watchdog
     except OSError as error:
         raise EngineError(
-            f"the working folder or a process of it cannot be used: {error.strerror or error}", where=str(work.parent),
+            f"the working folder or a process of it cannot be used: {error.strerror or error}", where=str(parent),
             todo="make room there, or set TMPDIR to another folder",
         ) from error  # fmt: skip
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """What a child process sees of ours: nothing that could change what it does, and no byte code written by Python."""
     passed = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
     return {**passed, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 # ** compiling **
-def _compile(job: Job, home: Home, folder: Path, watchdog: Watchdog) -> float:
-    """Compile the source in `folder`; returns the seconds it took."""
-    folder.mkdir()
+def compile_source(text: str, protocol: str, home: Home, folder: Path, watchdog: Watchdog, mode: str = "") -> float:
+    """Compile the source in `folder`, in one of its modes; returns the seconds it took.
+
+    The program is then called PROGRAM, or `program_name(mode)`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     source = folder / f"{PROGRAM}.mpc"
-    source.write_text(_PREAMBLE + job.source, "utf-8")
+    source.write_text(_PREAMBLE + text, "utf-8")
     # an absolute path: a bare name is also looked for in MP-SPDZ's own folder, and refused if it is there too
-    command = [sys.executable, str(home.compiler), "-E", job.protocol, "-b", "100000", str(source)]
+    command = [sys.executable, str(home.compiler), "-E", protocol, "-b", "100000", str(source)]
+    command += [mode] if mode else []
     stdout, stderr = folder / "stdout", folder / "stderr"
     begin = time.monotonic()
-    process = watchdog.start(command, cwd=folder, env=_environment(), stdout=stdout, stderr=stderr)
+    process = watchdog.start(command, cwd=folder, env=environment(), stdout=stdout, stderr=stderr)
     try:
         code = process.wait()
     finally:
         watchdog.end(process)
-    if code or not (folder / "Programs" / "Schedules" / f"{PROGRAM}.sch").is_file():
+    if code or not (folder / "Programs" / "Schedules" / f"{program_name(mode)}.sch").is_file():
         said = last_line(stderr) or last_line(stdout) or "nothing"
         raise EngineError(f"MP-SPDZ's compiler refused the program: {said}", where=str(home.compiler))
     return time.monotonic() - begin
+
+
+def program_name(mode: str = "") -> str:
+    """What MP-SPDZ calls the program compiled in this mode."""
+    return f"{PROGRAM}-{mode}" if mode else PROGRAM
+
+
+def party_command(binary: Path, player: int, mode: str = "") -> list[str]:
+    """The command line of a party; it runs in its own folder, where a file `hosts` says where all parties are."""
+    return [str(binary), program_name(mode), "-p", str(player), "-ip", "hosts", "-OF", ".", "-o", "no_memory_output"]
 
 
 # ** the parties' folders **
@@ -111,8 +134,7 @@ def _prepare(job: Job, binary: Path, work: Path) -> list[Party]:
         shutil.copytree(work / "program" / "Programs", folder / "Programs")
         install(data, identities[player], certificates)
         write_private(data / f"Input-Binary-P{player}-0", _stream(job, role).astype("<i8").tobytes())
-        command = [str(binary), PROGRAM, "-p", str(player), "-ip", "hosts", "-OF", ".", "-o", "no_memory_output"]
-        parties.append(Party(player, role, folder, command))
+        parties.append(Party(player, role, folder, party_command(binary, player)))
     return parties
 
 

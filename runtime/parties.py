@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ _TAKEN = "Binding to socket"  # what MP-SPDZ says, and then tries again for ten 
 _STARTED = "Starting timer"  # every emitted program starts a timer first: the parties are connected
 # what a party says when it failed because another one had
 _CONSEQUENCES = ("communication", "another party", "encountered a problem", "connect", "stream truncated")
+_MIXED = "the stored shares of the parties are not of one provisioning"  # what the emitted program says
 _NUMBER = re.compile(r"\d{6,}")
 _CPU_STEP = 0.02  # seconds that count as progress
 
@@ -76,16 +78,28 @@ def free_ports(count: int) -> list[int]:
         return [int(s.getsockname()[1]) for s in sockets]
 
 
-def run_parties(parties: list[Party], watchdog: Watchdog, env: dict[str, str], limits: Limits) -> None:
+def run_parties(parties: list[Party], watchdog: Watchdog, env: dict[str, str], limits: Limits,
+                addresses: Sequence[str] | None = None, watch: Callable[[], None] = lambda: None) -> None:  # fmt: skip
     """Run all parties to their end; every process is gone when this returns or raises.
 
-    A file `hosts` with everybody's address is written into each party's folder. EngineError if a party fails or none
-    makes progress; its message names the role and the party's last line.
+    A file `hosts` with everybody's address is written into each party's folder: `addresses` (host:port by player), or
+    this machine with free ports if all parties run here. `watch` is called again and again while they run.
+    EngineError if a party fails or none makes progress; its message names the role and the party's last line.
     """
+    if addresses is not None:
+        try:
+            _run_once(parties, addresses, watchdog, env, limits, watch)
+        except PortTaken:
+            own = [addresses[p.player] for p in parties]
+            raise EngineError(
+                "the port is in use by another process", where=", ".join(own),
+                todo="end that process, or choose another port in the file of hosts (every party needs the same file)",
+            ) from None  # fmt: skip
+        return
     for _ in range(PORT_ATTEMPTS):
         ports = free_ports(len(parties))
         try:
-            _run_once(parties, ports, watchdog, env, limits)
+            _run_once(parties, [f"127.0.0.1:{port}" for port in ports], watchdog, env, limits, watch)
             return
         except PortTaken:
             continue
@@ -95,26 +109,28 @@ def run_parties(parties: list[Party], watchdog: Watchdog, env: dict[str, str], l
     )  # fmt: skip
 
 
-def _run_once(parties: list[Party], ports: list[int], watchdog: Watchdog, env: dict[str, str], limits: Limits) -> None:
-    hosts = "".join(f"127.0.0.1:{port}\n" for port in ports)
+def _run_once(parties: list[Party], addresses: Sequence[str], watchdog: Watchdog, env: dict[str, str],
+              limits: Limits, watch: Callable[[], None]) -> None:  # fmt: skip
+    hosts = "".join(f"{address}\n" for address in addresses)
     try:
         for party in parties:
             (party.folder / "hosts").write_text(hosts, "ascii")
             party.process = watchdog.start(
                 party.command, cwd=party.folder, env=env, stdout=party.stdout, stderr=party.stderr
             )
-        _supervise(parties, limits)
+        _supervise(parties, limits, watch)
     finally:
         for party in parties:
             if party.process is not None:
                 watchdog.end(party.process)
 
 
-def _supervise(parties: list[Party], limits: Limits) -> None:
+def _supervise(parties: list[Party], limits: Limits, watch: Callable[[], None]) -> None:
     """Wait until every party has ended well."""
     begin = moved = time.monotonic()
     seen, pause, connected = _activity(parties), 0.002, False
     while True:
+        watch()
         codes = [p.process.poll() for p in parties if p.process is not None]
         if any(codes):
             _raise_failure(parties)
@@ -127,7 +143,8 @@ def _supervise(parties: list[Party], limits: Limits) -> None:
             _check_ports(parties)
             connected = all(_has(p.stdout, _STARTED) for p in parties)
         if not connected and now - begin > limits.start:
-            _raise_stall(parties, f"the parties did not connect within {limits.start:g} s")
+            alone = "; is every other party started?" if len(parties) == 1 else ""
+            _raise_stall(parties, f"the parties did not connect within {limits.start:g} s{alone}")
         if now - moved > limits.idle:
             _raise_stall(parties, f"no party made progress for {limits.idle:g} s")
         time.sleep(pause)
@@ -144,6 +161,8 @@ def _raise_failure(parties: list[Party]) -> None:
     _check_ports(parties)
     failed = [p for p in parties if p.process is not None and p.process.poll()]
     culprit = min(failed, key=_suspicion)
+    if any(_has(p.stdout, _MIXED) for p in parties):
+        raise EngineError(_MIXED, where=f"the {culprit.role}'s state", todo="provision again, all parties together")
     raise EngineError(
         f"the {culprit.role} {_ending(culprit)}; its last line: {culprit.last_line()}",
         where=f"party {culprit.player}",

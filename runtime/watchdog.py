@@ -35,8 +35,9 @@ class Watchdog:
         """Start a process in a group of its own, its output going to files."""
         with stdout.open("wb") as out, stderr.open("wb") as err:
             process = subprocess.Popen(
-                command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-            )
+                command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
+                umask=0o077,
+            )  # fmt: skip
         self.groups.add(process.pid)
         self._tell(f"+{process.pid}")
         return process

@@ -22,6 +22,7 @@ from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ring import RingGraph, RingNode
 
 _UNIT: tuple[int, int] = (1, 0)
+SEAL = 0x6D706363  # stored behind the weights: shares that do not belong together open to something else
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class _Emitter:
             compile_hint=compile_hint, nearest=truncation == "nearest", arrays=self.arrays,
             private_weights=self.layout.private.elements, public_weights=self.layout.public.elements,
             public_as_shares=self.public_as_shares, input_lines=self.input_lines, body_lines=self.scope.lines,
-            output_lines=self.output_lines,
+            output_lines=self.output_lines, seal=SEAL,
         )  # fmt: skip
         return Source(text, self.layout, tuple(self.inputs), tuple(self.outputs))
 

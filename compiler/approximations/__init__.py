@@ -55,6 +55,7 @@ _VARIANCE = Domain("variance from 1/4 of the least to 4 times the largest calibr
 _MPCFORMER = "MPCFormer (Li et al., ICLR 2023)"
 _SIGMOID = "e^-|x| by the limit (1 + u + u^2/2)^(2^n), then Newton's reciprocal"
 
+
 def _gelu_error(frac_bits: int) -> float:
     """Of both forms, erf and tanh."""
     return max(gelu_error("none", frac_bits), gelu_error("tanh", frac_bits))

@@ -35,8 +35,8 @@ def exp_error(squarings: int, frac_bits: int) -> float:
     return series + 2.0 ** (squarings + 1 - frac_bits)
 
 
-def exp_limit(b: Builder, x: RingNode, *, lowest: float) -> RingNode:
-    """e^x for x in [lowest, 0]; the result is at scale `frac_bits of x` + n (at most MAX_FRAC_BITS).
+def exp_limit(b: Builder, x: RingNode, *, lowest: float, max_bits: int = MAX_FRAC_BITS) -> RingNode:
+    """e^x for x in [lowest, 0]; the result is at scale `frac_bits of x` + n (at most `max_bits`).
 
     Dividing by 2^n moves the binary point only. Arguments below the largest domain are clipped there (e^-384 is 0).
     Error: `exp_error`. Cost: n + 1 products, each with a truncation.
@@ -44,7 +44,7 @@ def exp_limit(b: Builder, x: RingNode, *, lowest: float) -> RingNode:
     n = squarings_for(lowest)
     if lowest < exp_domain(n):
         x = clip_below(b, x, exp_domain(n))
-    f = min(x.type.frac_bits + n, MAX_FRAC_BITS)
+    f = min(x.type.frac_bits + n, max_bits)
     u = b.rescale(b.reinterpret(x, n), f, bound=DOMAIN_PER_FACTOR)
     y = b.add_const(u, 1.0, bound=_SLACK)
     square = b.mul(y, y, bound=_SLACK)

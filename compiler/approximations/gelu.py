@@ -12,6 +12,7 @@ from mpcc.compiler.ring import Builder, RingNode
 
 EDGE = 4.0
 DEGREE = 8
+LEAN_FRAC_BITS = 12
 _erf = np.vectorize(erf, otypes=[np.float64])
 
 
@@ -40,19 +41,22 @@ def gelu_error(form: str, frac_bits: int) -> float:
     return fit + abs(float(tail(np.array([EDGE]))[0])) + 8 * 2.0**-frac_bits
 
 
-def gelu(b: Builder, x: RingNode, *, form: str = "none") -> RingNode:
-    """GELU at x's scale for any x within its bound; error `gelu_error` (1.3e-4 and rounding).
+def gelu(b: Builder, x: RingNode, *, form: str = "none", lean: bool = False) -> RingNode:
+    """GELU for any x within its bound, at x's scale and one bit more; error `gelu_error` (1.3e-4 and rounding).
 
-    Two comparisons, two products without truncation, a polynomial of degree 8 (four products).
+    Two comparisons (one where the bound is at most 4), two products without truncation, a polynomial of degree 8 (four
+    products; `lean` as in `evaluate`). The bit more comes from halving and is cheaper kept than truncated.
     """
     tail = _tail_tanh if form == "tanh" else _tail_exact
     coefficients, _ = fit_minimax(tail, 0.0, EDGE, DEGREE)
     _, magnitude = sign_and_abs(b, x)
     clipped = clip_above(b, magnitude, EDGE)
     u = b.add_const(b.reinterpret(clipped, 1), -1.0, bound=1.0)  # a / 2 - 1 in [-1, 1], one fractional bit more
-    correction = b.rescale(evaluate(b, u, coefficients, bound=0.25), x.type.frac_bits)
+    if lean:
+        u = b.rescale(u, min(u.type.frac_bits, LEAN_FRAC_BITS), bound=1.0)
+    correction = b.rescale(evaluate(b, u, coefficients, bound=0.25, lean=lean), x.type.frac_bits + 1)
     relu = b.reinterpret(b.add(x, magnitude), 1)
-    return b.add(b.rescale(relu, x.type.frac_bits), correction, bound=x.type.bound)
+    return b.add(relu, correction, bound=x.type.bound)
 
 
 def quad_error(frac_bits: int) -> float:

@@ -20,6 +20,7 @@ _COMPARISON_ROUNDS = 10  # comparison, selection; only ratios matter here
 _STEP_ROUNDS = 6
 _SEGMENT_ROUNDS = 0.5  # what the bytes of one more comparison weigh
 MAX_SEGMENTS = 24
+LEAN_BITS, LEAN_ERROR = 14, 2.0**-12  # scale and relative error where local truncations are wanted
 TARGET = 2.0**-17  # relative error at which Newton steps end
 
 
@@ -111,8 +112,11 @@ def rsqrt_error(frac_bits: int) -> float:
     return TARGET + 2.0**-18 + 2.0 ** (1 - frac_bits)
 
 
-def reciprocal(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, error: float = TARGET) -> RingNode:
+def reciprocal(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, error: float = TARGET,
+               lean: bool = False) -> RingNode:  # fmt: skip
     """1/x for x in [low, high] at scale `frac_bits`; relative error `reciprocal_error`.
+
+    `lean` works at `frac_bits` throughout, so that truncations can be local; otherwise x gets more.
 
     Newton: e = 1 - x y; y <- y + y e; the error squares in each step. An interval of more than 2^11 is first brought
     to 2^5 by powers of two.
@@ -122,20 +126,24 @@ def reciprocal(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: i
         y = reciprocal(b, x, low=high / 2.0**5, high=high, frac_bits=frac_bits, error=error)
         return b.mul(y, factor, bound=y.type.bound * factor.type.bound)
     shift = math.ceil(math.log2(high))  # x / 2^shift <= 1
-    x = _shifted(b, x, shift, max(22, math.ceil(math.log2(high / low)) + 20), high)
+    spread = math.ceil(math.log2(high / low))
+    x = _shifted(b, x, shift, spread + frac_bits if lean else max(22, spread + 20), high)
     low, high = low / 2.0**shift, high / 2.0**shift
     top = 1.0 / low * 1.3
     start = plan(-1.0, low, high, error)
     y = _start_value(b, x, start, frac_bits, top)
-    f = min(x.type.frac_bits, 60 - frac_bits - math.ceil(math.log2(top)))
+    f = min(frac_bits if lean else x.type.frac_bits, 60 - frac_bits - math.ceil(math.log2(top)))
     for _ in range(start.steps):
         e = b.const_sub(1.0, b.rescale(b.mul(x, y, bound=2.0), f), bound=1.0)
-        y = b.add(y, b.rescale(b.mul(y, e, bound=top), frac_bits, bound=top), bound=top)
+        y = b.rescale(b.mul(y, b.add_const(e, 1.0, bound=2.0), bound=top), frac_bits, bound=top)
     return _shifted_back(b, y, shift)
 
 
-def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, error: float = TARGET) -> RingNode:
+def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, error: float = TARGET,
+          lean: bool = False) -> RingNode:  # fmt: skip
     """1/sqrt(x) for x in [low, high] at scale about `frac_bits`; relative error `rsqrt_error`.
+
+    `lean` works at `frac_bits` throughout, so that truncations can be local; otherwise x gets more.
 
     Newton with g = x y^2 carried along: y <- y (3 - g) / 2, g <- g ((3 - g) / 2)^2, two products deep per step. An
     interval of more than 2^16 is first brought to 2^8 by powers of four.
@@ -146,7 +154,7 @@ def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, e
         return b.mul(y, factor, bound=y.type.bound * factor.type.bound)
     shift = 2 * math.ceil(math.log2(high) / 2)  # even, so that the root's shift is whole
     spread = math.log2(high / low)
-    x = _shifted(b, x, shift, min(34, math.ceil(spread) + 18), high)
+    x = _shifted(b, x, shift, min(34, math.ceil(spread) + (frac_bits if lean else 18)), high)
     low, high = low / 2.0**shift, high / 2.0**shift
     top = low**-0.5 * 1.5
     start = plan(-0.5, low, high, error)
@@ -156,8 +164,9 @@ def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, e
     g = b.rescale(b.mul(xy, y, bound=2.0), frac_bits, bound=2.0)
     for step in range(start.steps):
         half = b.reinterpret(b.const_sub(3.0, g, bound=3.0), 1)  # (3 - g) / 2, one fractional bit more
+        last = step == start.steps - 1
         y = b.rescale(b.mul(y, half, bound=top), frac_bits, bound=top)
-        if step < start.steps - 1:
+        if not last:
             square = b.rescale(b.mul(half, half), frac_bits, bound=2.25)
             g = b.rescale(b.mul(g, square, bound=2.0), frac_bits, bound=2.0)
     return _shifted_back(b, y, shift // 2)

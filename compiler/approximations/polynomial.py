@@ -12,6 +12,7 @@ from mpcc.compiler.ring import Builder, RingNode
 
 Floats = NDArray[np.float64]
 _GRID = 2001
+MAX_PRODUCT_BITS = 60
 
 
 @lru_cache(maxsize=64)
@@ -38,8 +39,11 @@ def fit_minimax(function: Callable[[Floats], Floats], low: float, high: float, d
     return tuple(float(c) for c in monomials), best_error
 
 
-def evaluate(b: Builder, u: RingNode, coefficients: Sequence[float], *, bound: float) -> RingNode:
+def evaluate(b: Builder, u: RingNode, coefficients: Sequence[float], *, bound: float, lean: bool = False) -> RingNode:
     """The polynomial at `u` in [-1, 1], at u's scale; |result| <= `bound`.
+
+    With `lean` every truncation works on small integers (two scales and no more), which lets it be a local one; otherwise
+    the upper half of the polynomial is multiplied untruncated, which saves one safe truncation.
 
     Paterson-Stockmeyer with powers up to u^4: degree 8 takes four products in three levels. Sums of powers with public
     coefficients are free: they are formed at the scale of the product they are added to and truncated once.
@@ -54,10 +58,12 @@ def evaluate(b: Builder, u: RingNode, coefficients: Sequence[float], *, bound: f
     if degree - starts[-1] < 1:
         starts.pop()
     head = starts.pop()
-    accumulator = b.rescale(_combine(b, powers, coefficients[head:], u), f)
+    accumulator = _combine(b, powers, coefficients[head:], u)
     for start in reversed(starts):
+        if lean or accumulator.type.int_bits + f > MAX_PRODUCT_BITS:
+            accumulator = b.rescale(accumulator, f)
         product = b.mul(accumulator, powers[block - 1])
-        low = _combine(b, powers, coefficients[start : start + block], u)
+        low = b.rescale(_combine(b, powers, coefficients[start : start + block], u), product.type.frac_bits)
         accumulator = b.rescale(b.add(product, low), f, bound=bound if start == 0 else None)
     return accumulator
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mpcc.compiler.approximations.exp import MAX_FRAC_BITS, exp_error, exp_limit, squarings_for
-from mpcc.compiler.approximations.newton import reciprocal, reciprocal_error
+from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, reciprocal, reciprocal_error
 from mpcc.compiler.ring import Builder, RingNode
 
 
@@ -19,15 +19,24 @@ def row_max(b: Builder, x: RingNode) -> RingNode:
     return x
 
 
-def shifted_exp(b: Builder, scores: RingNode, *, spread: float) -> RingNode:
+def shifted_exp(b: Builder, scores: RingNode, *, spread: float, max_bits: int = MAX_FRAC_BITS) -> RingNode:
     """e^(s - max of the row), in (0, 1]; `spread` bounds max - min of a row. Scale as `exp_limit` gives."""
     shifted = b.sub(scores, b.expand(row_max(b, scores), scores.type.shape), bound=min(spread, 2 * scores.type.bound))
-    return exp_limit(b, shifted, lowest=-spread)
+    return exp_limit(b, shifted, lowest=-spread, max_bits=max_bits)
 
 
-def reciprocal_of_sum(b: Builder, total: RingNode, terms: int) -> RingNode:
-    """1 / total for a sum of `terms` shifted exponentials, one of which is 1; scale 24."""
-    return reciprocal(b, total, low=0.95, high=terms * 1.05, frac_bits=24)
+def reciprocal_of_sum(b: Builder, total: RingNode, terms: int, *, least: float = 1.0, lean: bool = False) -> RingNode:
+    """1 / total for a sum of `terms` exponentials in (0, 1], one of which is at least `least`."""
+    low, high = 0.95 * least, terms * 1.05
+    if lean:
+        return reciprocal(b, total, low=low, high=high, frac_bits=LEAN_BITS, error=LEAN_ERROR, lean=True)
+    return reciprocal(b, total, low=low, high=high, frac_bits=24)
+
+
+def exp_below_bound(b: Builder, scores: RingNode, *, max_bits: int = MAX_FRAC_BITS) -> RingNode:
+    """e^(s - bound) in [e^(-2 bound), 1], for scores whose calibrated bound is so small that no row maximum is needed."""
+    top = scores.type.bound
+    return exp_limit(b, b.add_const(scores, -top, bound=2 * top), lowest=-2 * top, max_bits=max_bits)
 
 
 def softmax_error(frac_bits: int, spread: float = 48.0) -> float:

@@ -17,7 +17,7 @@ def lower_gelu(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode
     x = ctx.at_scale(inputs[0])
     if ctx.settings.approximations.get("gelu") == "quad":
         return gelu_forms.quad(ctx.b, x)
-    return gelu_forms.gelu(ctx.b, x, form=str(node.attr("approximate", "none")))
+    return gelu_forms.gelu(ctx.b, x, form=str(node.attr("approximate", "none")), lean=ctx.settings.lean)
 
 
 @lowers("tanh", "sigmoid", "silu", "relu")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from mpcc.compiler.approximations import softmax as forms
-from mpcc.compiler.approximations.exp import exp_limit
+from mpcc.compiler.approximations.exp import MAX_FRAC_BITS, exp_limit
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.ir import Node
 from mpcc.compiler.lowering.context import Context, lowers, rounded_up
@@ -14,6 +14,9 @@ from mpcc.compiler.lowering.elementwise import times
 from mpcc.compiler.ring import Builder, RingNode
 
 NOTHING = 16  # e^-16 of the largest weight is as good as none
+
+LEAN_EXP_BITS = 14
+NO_MAX_SPREAD = 4.0  # scores that span less need no row maximum: e^-4 still has most of the bits
 
 
 @lowers("softmax")
@@ -57,6 +60,9 @@ def lower_attention(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Rin
             raise MpccError(f"softmax={chosen} works for attention without a mask only", where=node.origin.layer)
         weights = forms.relu_softmax(b, scores, square=chosen == "2quad", frac_bits=ctx.f)
         return b.rescale(b.matmul(weights, value, bound=value.type.bound * 1.01), ctx.f, bound=ctx.bound(node))
+    if mask in ("none", "key") and 2 * scores.type.bound <= NO_MAX_SPREAD:
+        weights = forms.exp_below_bound(b, scores, max_bits=_exp_bits(ctx))
+        return _apply(ctx, node, weights, value, keep, least=math.exp(-2 * scores.type.bound))
     weights = _weights(ctx, node, scores, masked=mask in ("keep", "additive"))
     return _apply(ctx, node, weights, value, keep)
 
@@ -98,12 +104,17 @@ def _weights(ctx: Context, node: Node, scores: RingNode, *, masked: bool) -> Rin
     b = ctx.b
     spread = rounded_up(ctx.statistic(node, "spread"))
     if not masked:
-        return forms.shifted_exp(b, scores, spread=spread)
+        return forms.shifted_exp(b, scores, spread=spread, max_bits=_exp_bits(ctx))
     shifted = b.sub(scores, b.expand(forms.row_max(b, scores), scores.type.shape))
-    return exp_limit(b, shifted, lowest=-shifted.type.bound)
+    return exp_limit(b, shifted, lowest=-shifted.type.bound, max_bits=_exp_bits(ctx))
 
 
-def _apply(ctx: Context, node: Node, weights: RingNode, value: RingNode, keep: RingNode | None) -> RingNode:
+def _exp_bits(ctx: Context) -> int:
+    return LEAN_EXP_BITS if ctx.settings.lean else MAX_FRAC_BITS
+
+
+def _apply(ctx: Context, node: Node, weights: RingNode, value: RingNode, keep: RingNode | None,
+           least: float = 1.0) -> RingNode:  # fmt: skip
     """(weights V) / (sum of weights), both sums over kept keys only, from one product."""
     b = ctx.b
     length = value.type.shape[-2]
@@ -114,7 +125,7 @@ def _apply(ctx: Context, node: Node, weights: RingNode, value: RingNode, keep: R
         value = b.mul(b.expand(keep, value.type.shape), value, bound=value.type.bound)
         ones = b.mul_int(b.expand(keep, (*value.type.shape[:-1], 1)), 2**ctx.f, ctx.f)
         applied, total = _both_sums(b, weights, value, ones)
-    r = forms.reciprocal_of_sum(b, total, length)
+    r = forms.reciprocal_of_sum(b, total, length, least=least, lean=ctx.settings.lean)
     numerator = b.rescale(applied, ctx.f)
     limit = 2.0 ** math.ceil(math.log2(value.type.bound * 1.02))
     return b.rescale(b.mul(numerator, b.expand(r, numerator.type.shape), bound=limit), ctx.f, bound=ctx.bound(node))

@@ -11,6 +11,7 @@ from mpcc.compiler.ir import Node
 from mpcc.compiler.ring import Builder, RingNode
 
 RANGE_MARGIN = 1.25  # calibrated magnitudes are widened by this and rounded up to a power of two
+LEAN_VARIANCE_MARGIN = 2.0
 VARIANCE_MARGIN = 4.0  # calibrated variances are widened by this on both sides
 
 
@@ -20,6 +21,7 @@ class Settings:
 
     `frac_bits` of activations and `weight_frac_bits` of weights; `weight_bound` is one magnitude for all weights (a
     power of two, so that it tells next to nothing about them); `approximations` maps a graph op to the chosen form.
+    `lean`: keep what is truncated small, so that truncations can be local ones, at a little precision.
     """
 
     frac_bits: int = 16
@@ -28,6 +30,7 @@ class Settings:
     ring_bits: int = 64
     truncation: str = "probabilistic"
     approximations: dict[str, str] = field(default_factory=dict)
+    lean: bool = False
 
 
 def rounded_up(magnitude: float) -> float:
@@ -62,6 +65,10 @@ class Context:
     @property
     def f(self) -> int:
         return self.settings.frac_bits
+
+    @property
+    def variance_margin(self) -> float:
+        return LEAN_VARIANCE_MARGIN if self.settings.lean else VARIANCE_MARGIN
 
     def bound(self, node: Node) -> float | None:
         """Magnitude of the node's result from calibration, or None where only interval arithmetic is known."""

@@ -14,7 +14,8 @@ from mpcc.compiler.ring import RingNode
 def lower_linear(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """x [..., in], W [out, in], bias [out]: the bias joins at the product's scale, one truncation for all."""
     b, (x, weight) = ctx.b, inputs[:2]
-    x = ctx.at_scale(x) if x.type.frac_bits > 0 else x
+    if x.type.frac_bits > ctx.f + 1:  # one bit more (after GELU) is cheaper kept than truncated
+        x = ctx.at_scale(x)
     tokens = math.prod(x.type.shape[:-1])
     columns = b.transpose(b.reshape(x, (tokens, x.type.shape[-1])))
     bound = ctx.bound(node)

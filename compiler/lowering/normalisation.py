@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mpcc.compiler.approximations.newton import rsqrt
+from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, rsqrt
 from mpcc.compiler.ir import Node
-from mpcc.compiler.lowering.context import VARIANCE_MARGIN, Context, lowers
+from mpcc.compiler.lowering.context import Context, lowers
 from mpcc.compiler.ring import RingNode
 
 ROOT_FRAC_BITS = 24
@@ -18,17 +18,21 @@ def _root(ctx: Context, node: Node, squares: RingNode, width: int) -> RingNode:
     """1 / sqrt(mean square + eps) per token from the sum of squares at scale 2f."""
     b = ctx.b
     eps = max(float(node.attr("eps", 0.0)), 0.0)  # type: ignore[arg-type]
-    low = ctx.statistic(node, "variance_min") / VARIANCE_MARGIN + eps
-    high = ctx.statistic(node, "variance_max") * VARIANCE_MARGIN + eps
+    low = ctx.statistic(node, "variance_min") / ctx.variance_margin + eps
+    high = ctx.statistic(node, "variance_max") * ctx.variance_margin + eps
     low, high = 2.0 ** math.floor(math.log2(low)), 2.0 ** math.ceil(math.log2(high))
     # eps below one unit of the scale is raised to it: a constant row then normalises to zero instead of dividing by 0
     ulp = 2.0**-squares.type.frac_bits
     total = b.add_const(squares, max(eps * width, ulp), bound=min(squares.type.bound, high * width * 2))
-    root = rsqrt(b, total, low=low * width, high=high * width, frac_bits=ROOT_FRAC_BITS)
+    low, high = low * width, high * width
+    if ctx.settings.lean:
+        root = rsqrt(b, total, low=low, high=high, frac_bits=LEAN_BITS, error=LEAN_ERROR, lean=True)
+    else:
+        root = rsqrt(b, total, low=low, high=high, frac_bits=ROOT_FRAC_BITS)
     factor = math.sqrt(width) * float(node.attr("gain", 1.0))  # type: ignore[arg-type]
     if abs(math.log2(factor) - round(math.log2(factor))) < 1e-9:  # chosen so by affine folding: only moves the point
         return b.scale(root, 2.0 ** round(math.log2(factor)), 0)
-    return b.rescale(b.scale(root, factor, 16), ROOT_FRAC_BITS)
+    return b.rescale(b.scale(root, factor, 16), root.type.frac_bits if ctx.settings.lean else ROOT_FRAC_BITS)
 
 
 def _scaled(ctx: Context, node: Node, centred: RingNode, root: RingNode, inputs: Sequence[RingNode]) -> RingNode:
@@ -57,7 +61,7 @@ def lower_layer_norm(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Ri
     total = b.sum(x, len(x.type.shape) - 1)
     mean = b.rescale(b.scale(total, 1.0 / width, MEAN_BITS), ctx.f, bound=x.type.bound)
     centred = b.sub(x, b.expand(mean, x.type.shape))
-    high = ctx.statistic(node, "variance_max") * VARIANCE_MARGIN
+    high = ctx.statistic(node, "variance_max") * ctx.variance_margin
     squares = b.dot(centred, centred, bound=2.0 ** math.ceil(math.log2(high * width * 2)))
     return _scaled(ctx, node, centred, _root(ctx, node, squares, width), inputs)
 
@@ -67,6 +71,6 @@ def lower_rms_norm(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Ring
     """gain * x / sqrt(mean(x^2) + eps) * gamma over the last dimension (Zhang and Sennrich 2019)."""
     b, x = ctx.b, ctx.at_scale(inputs[0])
     width = x.type.shape[-1]
-    high = ctx.statistic(node, "variance_max") * VARIANCE_MARGIN
+    high = ctx.statistic(node, "variance_max") * ctx.variance_margin
     squares = b.dot(x, x, bound=2.0 ** math.ceil(math.log2(high * width * 2)))
     return _scaled(ctx, node, x, _root(ctx, node, squares, width), inputs)

@@ -190,7 +190,7 @@ def test_lora_in_the_last_layer_leaves_the_others_to_the_client():
 
 STANDIN = {
     "bert": lambda: (tiny("BertForSequenceClassification", layers=2, width=12, heads=3, inner=16), None),
-    "lora": lambda: ((m := lora(b := tiny("BertForSequenceClassification", layers=1, inner=16))) and (m, b)),
+    "lora": lambda: (m := lora(b := tiny("BertForSequenceClassification", layers=1, inner=16))) and (m, b),
 }
 
 

@@ -21,9 +21,9 @@ CASES = {
     "one layer": (stack(1), []),
     "two layers": (stack(2), [2]),
     "six layers": (stack(6), [6]),
-    "LoRA in the last two of five": (stack(5, lora=(3, 4)), [3]),
+    "LoRA in the last two of five": (stack(5, lora=(3, 4)), [3, 2]),
     "LoRA in all": (stack(3, lora=(0, 1, 2)), [3]),
-    "another width in the middle": (stack(5, inners={2: 7}), [2]),
+    "another width in the middle": (stack(5, inners={2: 7}), [2, 2]),
     "every width another": (stack(3, inners={0: 5, 1: 6, 2: 7}), []),
     "a first layer without residual": (stack(4, ragged=(0,)), [3]),
     "a last layer without residual": (stack(4, ragged=(3,)), [3]),
@@ -76,10 +76,10 @@ def test_public_and_private_layers_are_not_rolled_together():
     """All seven are secret (the first weight is private), but three of them have public weights."""
     graph, tensors = stack(7)
     public = {n: "public" for n in tensors if n.startswith(("model.layer.1", "model.layer.2", "model.layer.3"))}
-    (loop,) = loops(rolled := roll_layers(infer(graph, public)))
-    assert loop.attr("count") == 3
-    stacked = [rolled[name] for name in loop.inputs if rolled[name].op == "param"]
-    assert len({n.visibility for n in stacked}) == 1
+    rolled = roll_layers(infer(graph, public))
+    assert [n.attr("count") for n in loops(rolled)] == [3, 3]
+    for loop, visibility in zip(loops(rolled), ("public", "provider"), strict=True):
+        assert {rolled[name].visibility for name in loop.inputs if rolled[name].op == "param"} == {visibility}
 
 
 def test_ranges_cover_all_layers():

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .errors import CompilerError, StandinError
+from .errors import CompilerError
 from .machine import machine
 from .registers import is_constant, regint
 from .secret import InMemory, sint, space_of
-
-Int64 = NDArray[np.int64]
 
 
 class Array:
@@ -97,24 +92,14 @@ class Array:
     def write_to_file(self, position: int | None = None) -> None:
         """Store the shares at `position` (in elements; at the end without one)."""
         self._secret("write_to_file")
-        old: Int64 = machine().persistence.get("sint", np.zeros(0, dtype=np.int64))
-        start = old.size if position is None else position
-        if not is_constant(start) or not 0 <= start <= old.size:
-            raise StandinError(f"position {start} is beyond the {old.size} stored shares")
-        values = self.get_vector().data
-        machine().persistence["sint"] = np.concatenate([old[:start], values, old[start + values.size :]])
+        sint.write_to_file(self.get_vector(), position)
 
     def read_from_file(self, start: int) -> None:
         """Load shares from `start` (in elements) on."""
         self._secret("read_from_file")
-        stored = machine().persistence.get("sint")
-        if stored is None:
-            raise StandinError("Persistence not found")
-        values = stored[start : start + self.length] if is_constant(start) and start >= 0 else stored[:0]
-        if values.size != self.length:
-            raise StandinError(f"{stored.size} shares are stored, {self.length} are read from {start} on")
+        _, (values,) = sint.read_from_file(start, size=self.length)
         machine().new_block()
-        self.assign(sint._make(values, frozenset()))
+        self.assign(values)
 
     def _secret(self, what: str) -> None:
         if self.value_type is not sint:

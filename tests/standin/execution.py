@@ -53,7 +53,8 @@ def execute(
 
 def _names(args: tuple[Any, ...]) -> dict[str, Any]:
     comparison = SimpleNamespace(LTZ=ltz)
-    instructions = SimpleNamespace(trunc_pr=library.trunc_pr, fixinput=library.fixinput)
+    names = ("trunc_pr", "fixinput", "floatoutput")
+    instructions = SimpleNamespace(**{name: getattr(library, name) for name in names})
     types = SimpleNamespace(sint=sint, cint=public, regint=regint, sintbit=sintbit, personal=personal)
     modules = {
         "Compiler": SimpleNamespace(comparison=comparison, instructions=instructions, types=types, library=library),
@@ -81,4 +82,4 @@ def _names(args: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
-PROVIDED = ("for_range", "break_point", "start_timer", "stop_timer", "print_ln")
+PROVIDED = ("for_range", "do_while", "break_point", "start_timer", "stop_timer", "print_ln", "runtime_error_if")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import CompilerError
+from .errors import CompilerError, StandinError
 from .machine import Frame, machine
 from .registers import Register, cint, is_constant, regint, truncate
 from .secret import public, sint
@@ -38,6 +38,20 @@ def for_range(start: Any, stop: Any = None, step: Any = None) -> Callable[[Body]
 
     machine().unused_decorators.add(decorator)
     return decorator
+
+
+def do_while(body: Callable[[], Any]) -> Callable[[], Any]:
+    """Decorator: run the body, each time a block of its own, until it returns zero."""
+    state, again = machine(), True
+    while again:
+        outer = state.frame
+        state.new_block()
+        state.frame = Frame()
+        again = bool(_public(body()))
+        state.frame.alive = False
+        state.frame = outer
+    state.new_block()
+    return body
 
 
 def _public(value: Any) -> int:
@@ -80,6 +94,13 @@ def print_ln(s: str = "", *args: Any) -> None:
     machine().outputs.printed.append(str(s) % tuple(shown) if args else str(s))
 
 
+def runtime_error_if(condition: Any, msg: str = "", *args: Any) -> None:
+    """End the program if a public condition is not zero."""
+    if _public(condition):
+        raise StandinError(f"the program ended itself: {msg}")
+    machine().new_block()
+
+
 def _text(arg: Any) -> str:
     if not isinstance(arg, Register):
         return str(arg)
@@ -102,6 +123,14 @@ def fixinput(player: int, result: public, f: int, precision: int) -> None:
         raise CompilerError("fixinput is provided for public integers only: fixinput(-1, cint, 0, 0)")
     machine().count("input_public", result.size)
     result._write(np.array(machine().read_public_input(result.size)), frozenset())
+
+
+def floatoutput(player: int, significand: cint, exponent: cint, zero: cint, sign: cint) -> None:
+    """A binary floating-point number for one player; only zero is provided, whose bytes are those of the integer 0."""
+    parts = (significand, exponent, zero, sign)
+    if not is_constant(player) or not all(isinstance(p, cint) and p.size == 1 and p.data[0] == 0 for p in parts):
+        raise CompilerError("floatoutput is provided for zero only")
+    machine().write_private(player, np.zeros(1, dtype=np.int64))
 
 
 class Options:

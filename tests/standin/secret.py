@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CompilerError
+from .errors import CompilerError, StandinError
 from .machine import machine
 from .memory import Space
 from .registers import RING_BITS, Register, cint, is_constant, regint, truncate
@@ -88,6 +88,28 @@ class sint(InMemory):
             raise CompilerError("the player has to be known at compile time")
         machine().count("input", size)
         return sint._make(machine().read_input(player, size), frozenset())
+
+    @classmethod
+    def write_to_file(cls, shares: sint, position: Any = None) -> None:
+        """Store shares at `position` (in elements; at the end without one)."""
+        old: Int64 = machine().persistence.get("sint", np.zeros(0, dtype=np.int64))
+        start = old.size if position is None else _position(position)
+        if not 0 <= start <= old.size:
+            raise StandinError(f"position {start} is beyond the {old.size} stored shares")
+        machine().persistence["sint"] = np.concatenate([old[:start], shares.data, old[start + shares.size :]])
+
+    @classmethod
+    def read_from_file(cls, start: Any, n_items: int = 1, size: int = 1) -> tuple[regint, list[sint]]:
+        """Load shares from `start` (in elements) on: (where the next ones start, a list of one vector)."""
+        stored, first = machine().persistence.get("sint"), _position(start)
+        if stored is None:
+            raise StandinError("Persistence not found")
+        if n_items != 1:
+            raise CompilerError("read_from_file is provided for one vector only")
+        values = stored[first : first + size] if first >= 0 else stored[:0]
+        if values.size != size:
+            raise StandinError(f"{stored.size} shares are stored, {size} are read from {first} on")
+        return regint(first + size), [sint._make(values, frozenset())]
 
     def get_vector(self, base: int = 0, size: int | None = None, skip: int = 1) -> Any:
         """`size` elements from `base` on, every `skip`-th."""
@@ -170,6 +192,15 @@ class sint(InMemory):
         result = np.matmul(a, b).ravel()
         machine().count("matmul", result.size)
         return sint._make(result, deps_a | deps_b)
+
+
+def _position(value: Any) -> int:
+    """A position in a file of shares (int or regint)."""
+    if is_constant(value):
+        return int(value)
+    if isinstance(value, regint) and value.size == 1:
+        return int(value.data[0])
+    raise CompilerError("a position is a public integer")
 
 
 def _factor(base: Address, rows: regint, columns: regint, width: int) -> tuple[Int64, frozenset[int]]:

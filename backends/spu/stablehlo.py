@@ -1,0 +1,89 @@
+"""The MPC region of a graph as one StableHLO function with one visibility per argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mpcc.backends.spu import arithmetic, nonlinear, normalising
+from mpcc.backends.spu.writer import RULES, Shape, Value, Writer, tensor_type
+from mpcc.compiler.errors import UnsupportedError
+from mpcc.compiler.ir import Graph, Node, without_dead_nodes
+
+Owner = Literal["client", "provider", "public"]
+_FAMILIES = (arithmetic, nonlinear, normalising)  # importing them registers their rules
+
+
+@dataclass(frozen=True)
+class Input:
+    """An argument of the function, f32 of `shape`.
+
+    `tensor` is the name of the weight, or of the client's shared value. `owner` holds it ("public": everybody does);
+    a `secret` one enters as shares that its owner makes.
+    """
+
+    tensor: str
+    shape: Shape
+    owner: Owner
+    secret: bool
+
+
+@dataclass(frozen=True)
+class Output:
+    """A result, f32 of `shape`."""
+
+    name: str
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class StableHlo:
+    """The text of the module, its arguments and its results in order; the text holds no name from the model."""
+
+    text: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+
+
+def emit_stablehlo(graph: Graph) -> StableHlo:
+    """Write an MPC region whose leaves are inputs (client's or public), params and constants.
+
+    Calibrated statistics, where nodes have them, choose scales; without them the forms serve moderate values.
+
+    Raises:
+        UnsupportedError: an operation has no StableHLO form here; all of them are named.
+    """
+    live = without_dead_nodes(graph)
+    unknown = sorted({n.op for n in live.operations() if n.op not in RULES})
+    if unknown:
+        raise UnsupportedError(f"the spu engine has no form of: {', '.join(unknown)}", todo="use another engine")
+    writer = Writer()
+    inputs: dict[str, Input] = {}  # by tensor: one that is read twice is one argument
+    values: dict[str, Value] = {}
+    for node in live:
+        if node.is_leaf:
+            leaf = _input(node)
+            inputs.setdefault(leaf.tensor, leaf)
+            values[node.name] = Value(f"%arg{list(inputs).index(leaf.tensor)}", node.type.shape)
+        else:
+            values[node.name] = RULES[node.op](writer, node, [values[i] for i in node.inputs])
+    outputs = tuple(Output(name, live[node].type.shape) for name, node in live.outputs)
+    results = [values[node] for _, node in live.outputs]
+    return StableHlo(_module(writer, inputs, results), tuple(inputs.values()), outputs)
+
+
+def _input(node: Node) -> Input:
+    public = node.visibility == "public"
+    if node.op == "input":
+        return Input(node.name, node.type.shape, "client", secret=not public)
+    return Input(str(node.attr("tensor")), node.type.shape, "public" if public else "provider", secret=not public)
+
+
+def _module(writer: Writer, inputs: Mapping[str, Input], results: list[Value]) -> str:
+    arguments = ", ".join(f"%arg{i}: {tensor_type(leaf.shape)}" for i, leaf in enumerate(inputs.values()))
+    types = ", ".join(r.type for r in results)
+    head = f"func.func public @main({arguments}) -> ({types}) {{"
+    tail = f"return {', '.join(r.name for r in results)} : {types}"
+    body = "".join(f"    {line}\n" for line in [*writer.lines, tail])
+    return f"module {{\n  {head}\n{body}  }}\n}}\n"
