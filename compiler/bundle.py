@@ -124,6 +124,9 @@ def _manifest(model: Captured, compiled: Compiled, private: tuple[Placed, ...], 
         evidence=compiled.evidence,
         approximations=approximations(roll_layers(compiled.regions.mpc), settings),
         labels=labels_in(model),
+        profile=options.profile,
+        local_truncations=compiled.truncations.local_elements if compiled.truncations else 0,
+        failure_probability=compiled.truncations.failure_probability if compiled.truncations else 0.0,
     )
 
 

@@ -88,6 +88,9 @@ class Manifest:
     evidence: tuple[Evidence, ...]
     approximations: tuple[Approximation, ...]
     labels: Mapping[int, str] = field(default_factory=dict)
+    profile: str = "safe"
+    local_truncations: int = 0  # elements per inference
+    failure_probability: float = 0.0  # of all local truncations of an inference together
 
     @property
     def private_elements(self) -> int:

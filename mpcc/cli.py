@@ -1,4 +1,4 @@
-"""The command line: `mpcc compile | inspect | run | explain`.
+"""The command line: `mpcc compile | inspect | run | explain | ...`; deployments are in party_commands.py.
 
 Results go to stdout, progress, notes and errors to stderr. Exit codes: 0 done, 2 the user's mistake, 3 an engine or
 party failed, 70 a bug of mpcc, 130 interrupted.
@@ -20,6 +20,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from mpcc import party_commands
+from mpcc import checking
 from mpcc.compiler.errors import InputError, MpccError
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Compile fine-tuned transformers to secure multi-party programs, inspect them and run them.",
 )  # fmt: skip
+checking.register(app)
 
 COMPILE_STAGES, RUN_STAGES = 12, 4
 BUG, INTERRUPTED = 70, 130
@@ -60,7 +63,15 @@ def compile_command(
     approximation: Annotated[list[str] | None, typer.Option(help="e.g. gelu=quad; may be given again.")] = None,
     output: Annotated[str, typer.Option(help="logits (the first output) or all.")] = "logits",
     public_input: Annotated[list[str] | None, typer.Option(help="An input that everybody may learn.")] = None,
-    frac_bits: Annotated[int, typer.Option(min=4, max=30, help="Fractional bits of activations.")] = 16,
+    profile: Annotated[
+        str, typer.Option(help="safe: no truncation can fail. default: local ones within a failure budget.")
+    ] = "default",
+    failure_bits: Annotated[
+        int, typer.Option(min=1, max=60, help="Truncations may fail with probability 2^-N per inference.")
+    ] = 20,
+    frac_bits: Annotated[
+        int | None, typer.Option(min=4, max=30, help="Fractional bits of activations; by default the profile's.")
+    ] = None,
     truncation: Annotated[str, typer.Option(help="probabilistic or nearest.")] = "probabilistic",
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut calibration texts that are too long.")] = False,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Run the code in a pickled model.")] = False,
@@ -80,6 +91,7 @@ def compile_command(
             str(model), None, _partition(base, partition, peft), samples, protocol=protocol, network=network,
             approximations=chosen, output=output, sequence_length=sequence_length, batch_size=batch_size,
             public_inputs=public_input or (), frac_bits=frac_bits, truncation=truncation, base=base,
+            profile=profile, failure_bits=failure_bits,
             calibrate_random=calibrate_random, allow_pickle=allow_pickle, truncate=truncate, progress=stage,
         )  # fmt: skip
         stage("write")
@@ -146,14 +158,18 @@ def run(
     as_json: JsonFlag = False,
     seed: Annotated[int, typer.Option(help="Of the emulator's probabilistic truncation.")] = 0,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")] = False,
+    state: Annotated[Path | None, typer.Option(help="Shares that mpcc provision stored; prog.state if there.")] = None,
     traceback: TracebackFlag = False,
 ) -> None:
-    """Run a program, all parties on this machine."""
+    """Run a program, all parties on this machine; several inputs in one session."""
     samples = read_inputs(input_file)
     loaded = _load(program)
     chosen = _engine(engine)
     if chosen == "emulator":
         _note("the emulator computes in clear and protects nothing")
+    if chosen == "mp-spdz" and ((stored := _stored(program, state)) is not None or len(samples) > 1):
+        party_commands.run_here(loaded, samples, stored, truncate, as_json)
+        return
     from mpcc.report import result_json, show_result
 
     labels = loaded.bundle.manifest.labels
@@ -170,6 +186,14 @@ def run(
         return
     for result in results:
         show_result(_console(), result, labels)
+
+
+def _stored(program: Path, state: Path | None) -> Path | None:
+    """Where the stored shares are: as told, or where `mpcc provision` puts them; None if there are none."""
+    if state is not None:
+        return state
+    usual = program.with_suffix(".state")
+    return usual if usual.is_dir() else None
 
 
 def _engine(wanted: str | None) -> Engine:
@@ -208,6 +232,9 @@ def explain(
             print(f"{'public, when compiled' if site == 'compile' else site}: {len(nodes)} operations")
             for n in nodes:
                 print(f"  {n.name} = {n.op}  {n.origin.layer}")
+
+
+party_commands.register(app)
 
 
 # ** files **

@@ -65,6 +65,9 @@ def inspection(program: Program, network: str | None = None) -> dict[str, object
         "protocol": manifest.protocol,
         "security": PROTOCOLS[manifest.protocol].security,
         "truncation": manifest.truncation,
+        "profile": manifest.profile,
+        "local_truncations": manifest.local_truncations,
+        "failure_probability": manifest.failure_probability,
         "ring_bits": manifest.ring_bits,
         "frac_bits": manifest.frac_bits,
         "parameters": {

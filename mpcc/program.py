@@ -19,21 +19,22 @@ from mpcc.compiler.bundle import save as save_bundle
 from mpcc.compiler.capture import Captured, Inputs, capture, save_model
 from mpcc.compiler.cost import NETWORKS, Cost, Row, estimate
 from mpcc.compiler.errors import BundleError, EngineError, MpccError
-from mpcc.compiler.fixed import decode, encode
+from mpcc.compiler.fixed import decode
 from mpcc.compiler.interpret import run_graph
-from mpcc.compiler.manifest import Placed, input_specs
+from mpcc.compiler.manifest import input_specs
 from mpcc.compiler.partition import Partition
 from mpcc.compiler.pipeline import Options, check_options, compile_model
-from mpcc.compiler.ring import RingGraph
 from mpcc.compiler.visibility import why
 from mpcc.inputs import prepare_inputs, random_inputs
+from mpcc.streams import encoded, stream
+from mpcc.streams import shared_inputs as shared_inputs
 
 if TYPE_CHECKING:
-    from mpcc.runtime.engine import Measured
+    from mpcc.runtime.engine import Measured, Provisioned
 
 Int64 = NDArray[np.int64]
-Engine = Literal["emulator", "mp-spdz"]
-ENGINES = ("mp-spdz", "emulator")
+Engine = Literal["emulator", "mp-spdz", "spu"]
+ENGINES = ("mp-spdz", "spu", "emulator")
 KEYS = ("layer", "operation", "primitive")
 Progress = Callable[[str], None]
 
@@ -79,16 +80,17 @@ class Program:
         return replace(cost, rows=_summed(cost.rows, by))
 
     def run(self, inputs: Mapping[str, object], engine: Engine = "mp-spdz", *, seed: int = 0,
-            truncation: str | None = None, truncate: bool = False,
+            truncation: str | None = None, truncate: bool = False, spu_protocol: str = "aby3",
             progress: Progress | None = None) -> Result:  # fmt: skip
         """Run the program once, all parties on this machine.
 
         Args:
             inputs: tensors, arrays or nested lists by name, or {"text": ...}; see `mpcc.inputs`.
-            engine: "mp-spdz" (secure), or "emulator", which computes the same numbers in clear and protects nothing.
+            engine: "mp-spdz" or "spu" (secure), or "emulator", which computes in clear and protects nothing.
             seed: of the emulator's probabilistic truncation.
             truncation: for the emulator, another one than the program was compiled with.
             truncate: cut texts that are longer than the program was compiled for.
+            spu_protocol: of the spu engine: "aby3", "cheetah", or "semi2k-trusted-first-party" (see runtime/spu.py).
             progress: called with the name of each stage of the engine as it begins.
 
         Raises:
@@ -102,34 +104,85 @@ class Program:
         values = run_graph(client.graph, tensors, client.tensors)
         shared, notes = shared_inputs(self.bundle.ring, values)
         start = time.perf_counter()
+        if engine == "spu":
+            return self._run_spu(values, notes, spu_protocol, progress or (lambda name: None))
         if engine == "emulator":
             integers, measured = self._emulate(shared, seed, truncation or manifest.truncation), None
         else:
             integers, measured = self._run_mp_spdz(shared, progress or (lambda name: None))
         seconds = time.perf_counter() - start
+        return Result(self._outputs(values, integers), engine, seconds, measured, self.cost(), notes)
+
+    def provision(self, state: str | Path, *, progress: Progress | None = None) -> Provisioned:
+        """Share the private weights once, all parties on this machine, and store the shares below `state`.
+
+        Called again it replaces the weights; the byte code is made anew only if the program is another one.
+
+        Raises:
+            EngineError: the engine is not there, or a party failed; what was stored before stays.
+        """
+        from mpcc.sessions import provision_program
+
+        return provision_program(self, Path(state), progress=progress)
+
+    def run_many(self, inputs: Iterable[Mapping[str, object]], state: str | Path | None = None, *,
+                 truncate: bool = False, progress: Progress | None = None,
+                 on_result: Callable[[Result], None] | None = None) -> list[Result]:  # fmt: skip
+        """Run on many inputs in one session of all parties on this machine, who stay up in between.
+
+        Args:
+            inputs: as `run` takes them; an input is asked for when the one before is on its way.
+            state: what `provision` wrote; without, the weights are shared before the first inference.
+            truncate: cut texts that are longer than the program was compiled for.
+            progress: called with the name of each stage of the engine as it begins.
+            on_result: called with each result as it comes, before it is known what it cost.
+
+        Raises:
+            InputError: the inputs do not fit.
+            EngineError: the engine is not there, the state is not this program's, or a party failed.
+        """
+        from mpcc.sessions import run_session
+
+        return run_session(self, inputs, Path(state) if state is not None else None, truncate=truncate,
+                           progress=progress, on_result=on_result)[0]  # fmt: skip
+
+    def prepared(self, inputs: Mapping[str, object], truncate: bool = False) -> tuple[
+            dict[str, torch.Tensor], Int64, tuple[str, ...]]:  # fmt: skip
+        """The client's own part for one input: the values of its graph, what it shares, and warnings."""
+        client = self._client()
+        tensors = prepare_inputs(inputs, self.bundle.manifest.inputs, client.tokenizer_json, truncate=truncate)
+        values = run_graph(client.graph, tensors, client.tensors)
+        shared, notes = shared_inputs(self.bundle.ring, values)
+        return values, self._ordered(shared), notes
+
+    def result(self, values: Mapping[str, torch.Tensor], integers: Mapping[str, Int64], measured: Measured | None,
+               notes: tuple[str, ...] = ()) -> Result:  # fmt: skip
+        """A result of the mp-spdz engine, from the client's values and what it received."""
+        seconds = 0.0 if measured is None else measured.seconds
+        return Result(self._outputs(values, integers), "mp-spdz", seconds, measured, self.cost(), notes)
+
+    def _outputs(self, values: Mapping[str, torch.Tensor], integers: Mapping[str, Int64]) -> dict[str, torch.Tensor]:
+        """All outputs as tensors: what the client computed in clear, and what it received."""
         outputs: dict[str, torch.Tensor] = {}
-        for spec in manifest.outputs:
+        for spec in self.bundle.manifest.outputs:
             if spec.clear:
-                outputs[spec.name] = values[dict(client.graph.outputs)[spec.name]]
+                outputs[spec.name] = values[dict(self._client().graph.outputs)[spec.name]]
             else:
                 reals = decode(integers[spec.name], spec.frac_bits).reshape(spec.shape)
                 outputs[spec.name] = torch.from_numpy(reals).to(torch.float32)
-        return Result(outputs, engine, seconds, measured, self.cost(), notes)
+        return outputs
 
     def client_stream(self, inputs: Mapping[str, object], *, truncate: bool = False) -> Int64:
         """What the client feeds to its party after the public weights: ring elements in the program's order."""
-        client = self._client()
-        tensors = prepare_inputs(inputs, self.bundle.manifest.inputs, client.tokenizer_json, truncate=truncate)
-        shared, _ = shared_inputs(self.bundle.ring, run_graph(client.graph, tensors, client.tensors))
-        return self._ordered(shared)
+        return self.prepared(inputs, truncate)[1]
 
     def provider_stream(self) -> Int64:
         """The provider's private weights as ring elements, in the program's order."""
-        return _stream(self.bundle.manifest.private_weights, self._provider())
+        return stream(self.bundle.manifest.private_weights, self._provider())
 
     def public_stream(self) -> Int64:
         """The public weights as ring elements: every party's stream starts with them."""
-        return _stream(self.bundle.manifest.public_weights, self.bundle.public)
+        return stream(self.bundle.manifest.public_weights, self.bundle.public)
 
     def save(self, path: str | Path) -> None:
         """Write `prog.mpc` and `prog.mpcc/`, both or neither."""
@@ -177,8 +230,8 @@ class Program:
         if truncation not in ("probabilistic", "nearest"):
             raise MpccError(f"unknown truncation {truncation!r}", todo="choose one of: probabilistic, nearest")
         manifest = self.bundle.manifest
-        params = _encoded(manifest.private_weights, self._provider())
-        params |= _encoded(manifest.public_weights, self.bundle.public)
+        params = encoded(manifest.private_weights, self._provider())
+        params |= encoded(manifest.public_weights, self.bundle.public)
         mode: Literal["probabilistic", "nearest"] = "nearest" if truncation == "nearest" else "probabilistic"
         return run(self.bundle.ring, shared, params, truncation=mode, seed=seed).outputs
 
@@ -201,6 +254,18 @@ class Program:
         )
         result = run_job(job, on_stage=progress)
         return dict(result.outputs), result.measured
+
+    def _run_spu(self, values: Mapping[str, torch.Tensor], notes: tuple[str, ...], protocol: str,
+                 progress: Progress) -> Result:  # fmt: skip
+        """The spu engine computes from the float graph, not from the ring program."""
+        from mpcc.runtime.spu_job import run_bundle
+
+        start = time.perf_counter()
+        arrays, measured = run_bundle(self.bundle, values, protocol=protocol, progress=progress)
+        seconds, client = time.perf_counter() - start, dict(self._client().graph.outputs)
+        outputs = {o.name: values[client[o.name]] if o.clear else torch.from_numpy(arrays[o.name])
+                   for o in self.bundle.manifest.outputs}  # fmt: skip
+        return Result(outputs, "spu", seconds, measured, self.cost(), notes)
 
     def _ordered(self, shared: Mapping[str, Int64]) -> Int64:
         parts = [shared[name].reshape(-1) for name in self.bundle.manifest.client_order]
@@ -232,7 +297,9 @@ def compile(
     sequence_length: int | None = None,
     batch_size: int = 1,
     public_inputs: Iterable[str] = (),
-    frac_bits: int = 16,
+    profile: str = "default",
+    failure_bits: int = 20,
+    frac_bits: int | None = None,
     truncation: str = "probabilistic",
     base: str | Path | None = None,
     calibrate_random: int = 0,
@@ -250,7 +317,9 @@ def compile(
         approximations: e.g. {"gelu": "quad"}; the default forms are faithful.
         output: "logits" (the model's first output) or "all".
         public_inputs: inputs that every party may learn, e.g. ["attention_mask"].
-        frac_bits: fractional bits of activations.
+        profile: "safe" (no truncation can fail) or "default" (local truncations where the failure budget allows).
+        failure_bits: the budget of an inference: truncations fail with probability at most 2^-failure_bits.
+        frac_bits: fractional bits of activations; None for what the profile says.
         truncation: "probabilistic" (cheap) or "nearest" (dearer, leaks nothing).
         base: folder of the open base model.
         calibrate_random: use that many random inputs besides `calibration`.
@@ -263,6 +332,7 @@ def compile(
     report = progress or (lambda name: None)
     options = Options(
         protocol=protocol, network=network, output=output, frac_bits=frac_bits, truncation=truncation,
+        profile=profile, failure_bits=failure_bits,
         approximations=approximations, public_inputs=tuple(public_inputs),
     )  # fmt: skip
     _check_choices(options)
@@ -314,36 +384,7 @@ def _samples(
     return given + random_inputs(specs, random)
 
 
-# ** streams **
-def shared_inputs(ring: RingGraph, values: Mapping[str, torch.Tensor]) -> tuple[dict[str, Int64], tuple[str, ...]]:
-    """The client's tensors as ring elements, and a warning for each that leaves the calibrated range."""
-    result: dict[str, Int64] = {}
-    notes: list[str] = []
-    for node in ring:
-        if node.op != "input":
-            continue
-        name = node.str_attr("name")
-        value = values[name].detach().to(torch.float64).numpy()
-        result[name] = encode(value, node.type.frac_bits)
-        if value.size and (largest := float(np.abs(value).max())) > node.type.bound:
-            times = largest / node.type.bound
-            notes.append(f"{name} is {times:.1f} times the largest value the program was calibrated for: expect errors")
-    return result, tuple(notes)
-
-
-def _encoded(placed: Iterable[Placed], tensors: Mapping[str, torch.Tensor]) -> dict[str, Int64]:
-    return {p.tensor: encode(tensors[p.tensor].detach().numpy(), p.frac_bits) for p in placed}
-
-
-def _stream(placed: Sequence[Placed], tensors: Mapping[str, torch.Tensor]) -> Int64:
-    stream = np.zeros(max((p.position + p.elements for p in placed), default=0), np.int64)
-    for p in placed:
-        stream[p.position : p.position + p.elements] = encode(tensors[p.tensor].detach().numpy(), p.frac_bits).reshape(
-            -1
-        )
-    return stream
-
-
+# ** costs **
 def _summed(rows: Iterable[Row], key: str) -> tuple[Row, ...]:
     """One row per value of `key`; the other two fields are empty."""
     groups: dict[str, list[Row]] = {}

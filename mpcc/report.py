@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,12 @@ def show_program(console: Console, program: Program, network: str | None, keys: 
         f"source of {program.source.count(chr(10))} lines",
         markup=False,
     )
+    if manifest.local_truncations:
+        console.print(
+            f"profile {manifest.profile}: {manifest.local_truncations:,} elements are truncated locally; the chance that "
+            f"one of them fails is 2^{math.log2(manifest.failure_probability):.1f} per inference",
+            markup=False,
+        )
     for table in (_signature(program), _evidence(program), _roles(program)):
         console.print()
         console.print(table)
@@ -159,7 +166,14 @@ def _approximations(used: Iterable[Approximation]) -> Table:
 
 # ** run **
 def show_result(console: Console, result: Result, labels: Mapping[int, str]) -> None:
-    """Outputs (as labels where they are known), then estimate and measurement side by side."""
+    """Outputs, then estimate and measurement side by side."""
+    show_outputs(console, result, labels)
+    console.print()
+    console.print(_comparison(result))
+
+
+def show_outputs(console: Console, result: Result, labels: Mapping[int, str]) -> None:
+    """Outputs, as labels where they are known."""
     for name, tensor in result.outputs.items():
         shown = [f"{v:.4f}" for v in tensor.reshape(-1)[:8].tolist()]
         rest = f" ... ({tensor.numel()} values)" if tensor.numel() > 8 else ""
@@ -167,8 +181,6 @@ def show_result(console: Console, result: Result, labels: Mapping[int, str]) -> 
         if chosen := chosen_labels(name, tensor, labels):
             more = " ..." if len(chosen) > _SHOWN_LABELS else ""
             console.print(f"label: {' '.join(chosen[:_SHOWN_LABELS])}{more}", markup=False, style="bold")
-    console.print()
-    console.print(_comparison(result))
 
 
 def _comparison(result: Result) -> Table:
@@ -181,11 +193,23 @@ def _comparison(result: Result) -> Table:
         sent = tuple(f"{n:,}" for n in numbers)
     seconds = result.seconds if measured is None else measured.seconds
     _add(table, "bytes", f"{estimated.bytes_online:,}", sent[0])
+    by_party = measured.bytes_by_party if measured is not None else ()
+    for number, (name, own) in enumerate(zip(_players(estimated), estimated.bytes_by_party, strict=False)):
+        _add(table, f"  sent by the {name}", f"{own:,}", f"{by_party[number]:,}" if number < len(by_party) else "none")
+    _add(table, "  of these offline", f"{estimated.bytes_offline:,}", "" if estimated.bytes_offline else "0")
     _add(table, "rounds", f"{estimated.rounds:,}", sent[1])
     _add(table, "seconds", f"{estimated.seconds:.2f} (network, {estimated.network})", f"{seconds:.2f}")
     _add(table, "bytes of inputs and outputs", f"{estimated.input_bytes:,}", sent[2])
     _add(table, "bytes to share the weights", f"{estimated.provisioning_bytes:,}", sent[3])
     return table
+
+
+def _players(estimated: Cost) -> tuple[str, ...]:
+    """The roles by player; numbers where the engine does not know the protocol."""
+    from mpcc.runtime.mp_spdz_home import SETUPS
+
+    setup = SETUPS.get(estimated.protocol)
+    return setup.roles if setup is not None else tuple(f"party {i}" for i in range(len(estimated.bytes_by_party)))
 
 
 def chosen_labels(name: str, tensor: torch.Tensor, labels: Mapping[int, str]) -> list[str]:

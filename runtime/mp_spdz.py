@@ -117,7 +117,9 @@ def program_name(mode: str = "") -> str:
 
 def party_command(binary: Path, player: int, mode: str = "") -> list[str]:
     """The command line of a party; it runs in its own folder, where a file `hosts` says where all parties are."""
-    return [str(binary), program_name(mode), "-p", str(player), "-ip", "hosts", "-OF", ".", "-o", "no_memory_output"]
+    # the width of each truncation in the source selects its variant under this error exponent (passes/choose_truncations)
+    options = ["-OF", ".", "-o", "no_memory_output", "--trunc-error", "16"]
+    return [str(binary), program_name(mode), "-p", str(player), "-ip", "hosts", *options]
 
 
 # ** the parties' folders **

@@ -23,15 +23,15 @@ Answer = dict[str, Int64]
 
 
 def framed(requests: Iterable[Int64]) -> Iterator[Int64]:
-    """Each request with what follows it: 1 if there is another one, 0 if not."""
-    previous: Int64 | None = None
-    for request in requests:
-        if previous is not None:
-            yield np.append(previous, np.int64(1))
-        previous = request
-    if previous is None:
+    """The requests, between them 1 (there is another one), after the last 0; each as soon as it is known."""
+    number = 0
+    for number, request in enumerate(requests, 1):
+        if number > 1:
+            yield np.ones(1, np.int64)
+        yield request
+    if not number:
         raise EngineError("a session needs at least one request")
-    yield np.append(previous, np.int64(0))
+    yield np.zeros(1, np.int64)
 
 
 class Feeder:

@@ -69,6 +69,13 @@ def parse(text: str, folder: Path) -> int:
         raise BundleError("the file is corrupt", where=str(folder / "ring.ir"), todo=_TODO) from None
 
 
+def program_path(given: Path) -> Path:
+    """prog.mpc for either of prog.mpc and prog.mpcc. BundleError for another name."""
+    if given.suffix not in (".mpc", ".mpcc"):
+        raise BundleError("a program's name ends in .mpc", where=str(given), todo="call it prog.mpc")
+    return given.with_suffix(".mpc")
+
+
 def _folder(program: Path) -> Path:
     return program.with_suffix(".mpcc")
 

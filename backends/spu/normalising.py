@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from mpcc.backends.spu.bounds import SUM_MAX
 from mpcc.backends.spu.writer import Value, Writer, emits, integers, number, statistic
 from mpcc.compiler.ir import Node
 
@@ -12,6 +13,7 @@ Inputs = Sequence[Value]
 FAR = 1024.0  # how far below the others a masked score is put when calibration has not said more
 NOTHING = 32.0  # e^-32 of the largest weight is nothing in fixed point
 MEAN_OF_SUM = 32.0  # where the sum of squares of a norm should lie: neither root nor rows lose bits then
+LARGEST_SUM = 2.0**11  # the same for its bound, which is 8 to 16 times the largest that calibration saw
 
 
 # ** softmax **
@@ -62,6 +64,9 @@ def _mask(w: Writer, node: Node, mask: Value, rank: int) -> Value:
 # ** norms **
 def _step(node: Node, width: int) -> float:
     """A power of two: with it the sum of squares of a row lies around MEAN_OF_SUM."""
+    bound = statistic(node, SUM_MAX)
+    if bound:
+        return 2.0 ** math.floor(0.5 * math.log2(LARGEST_SUM / bound))
     low, high = statistic(node, "variance_min"), statistic(node, "variance_max")
     if low is None or high is None or high <= 0:
         return 1.0

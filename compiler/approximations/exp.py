@@ -32,7 +32,7 @@ def exp_error(squarings: int, frac_bits: int) -> float:
     longer small the result itself is below 0.625^(2^n). Rounding: half an ulp doubled by each of n squarings.
     """
     series = 1.35 / 6.0 / 4.0**squarings * 1.1 + 0.625 ** (2.0**squarings)
-    return series + 2.0 ** (squarings + 1 - frac_bits)
+    return float(series + 2.0 ** (squarings + 1 - frac_bits))
 
 
 def exp_limit(b: Builder, x: RingNode, *, lowest: float, max_bits: int = MAX_FRAC_BITS) -> RingNode:

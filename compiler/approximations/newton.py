@@ -123,7 +123,7 @@ def reciprocal(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: i
     """
     if high / low > 2.0**11:
         x, factor = _normalised(b, x, low, high, 5)
-        y = reciprocal(b, x, low=high / 2.0**5, high=high, frac_bits=frac_bits, error=error)
+        y = reciprocal(b, x, low=high / 2.0**5, high=high, frac_bits=frac_bits, error=error, lean=lean)
         return b.mul(y, factor, bound=y.type.bound * factor.type.bound)
     shift = math.ceil(math.log2(high))  # x / 2^shift <= 1
     spread = math.ceil(math.log2(high / low))
@@ -150,7 +150,7 @@ def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, e
     """
     if high / low > 2.0**16:
         x, factor = _normalised(b, x, low, high, 8, root=True)
-        y = rsqrt(b, x, low=high / 2.0**8, high=high, frac_bits=frac_bits, error=error)
+        y = rsqrt(b, x, low=high / 2.0**8, high=high, frac_bits=frac_bits, error=error, lean=lean)
         return b.mul(y, factor, bound=y.type.bound * factor.type.bound)
     shift = 2 * math.ceil(math.log2(high) / 2)  # even, so that the root's shift is whole
     spread = math.log2(high / low)

@@ -101,7 +101,7 @@ def test_run_on_mp_spdz_reports_its_measurement(capsys, tmp_path, monkeypatch):
 
     def run_job(job, *, on_stage):
         jobs.append(job)
-        numbers = torch.tensor([1 << 16, 2 << 16]).numpy()
+        numbers = torch.tensor([1, 2]).numpy() << tiny.prefix_program().bundle.manifest.frac_bits
         return JobResult({"logits": numbers}, Measured("mp-spdz", (10, 20, 30), (4, 5, 6), 0.5, 70, 0.1, 80, 0.2))
 
     monkeypatch.setattr(mp_spdz, "run_job", run_job)

@@ -1,0 +1,242 @@
+"""What is here and what is missing: engines, party programs, ports, certificates, packages, memory and disk."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mpcc.compiler.errors import EngineError
+
+if TYPE_CHECKING:
+    from mpcc.program import Program
+    from mpcc.runtime.mp_spdz_home import Home
+
+Status = Literal["ok", "warn", "fail"]
+ELEMENT_BYTES = 16  # a share of one ring element: two words in the replicated protocols
+SOON = datetime.timedelta(days=7)
+EXPECTED = "torch transformers peft numpy networkx jinja2 safetensors typer rich cryptography tokenizers".split()
+_SIMPLEST = "ring"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One check: what was found and, unless all is well, what to do."""
+
+    check: str
+    status: Status
+    found: str
+    todo: str = ""
+
+
+def examine(program: Program | None = None, *, hosts: Path | None = None) -> list[Line]:
+    """All checks. What concerns a protocol only fails where the program needs it; without one, `ring` is needed."""
+    lines = [_python(), *_packages()]
+    home, line = _home()
+    lines.append(line)
+    wanted = program.protocol if program is not None else None
+    if home is not None:
+        lines += _binaries(home, wanted)
+    lines += _other_engines()
+    lines.append(_ports(_parties(wanted or _SIMPLEST)))
+    if hosts is not None:
+        lines += _certificates(hosts)
+    if program is not None:
+        lines += _needs(program)
+    return lines
+
+
+# ** python **
+def _python() -> Line:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < (3, 11):
+        return Line("python", "fail", found, "install Python 3.11 or newer")
+    return Line("python", "ok", found)
+
+
+def _packages() -> Iterator[Line]:
+    """The versions of what mpcc needs, against what its own metadata asks for."""
+    least = _requirements()
+    for name in EXPECTED:
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield Line(name, "fail", "not installed", f"pip install '{name}{least.get(name, '')}'")
+            continue
+        want = least.get(name, "")
+        if want and _numbers(found) < _numbers(want.lstrip(">=")):
+            yield Line(name, "fail", f"{found} is too old", f"pip install '{name}{want}'")
+        else:
+            yield Line(name, "ok", found)
+
+
+def _requirements() -> dict[str, str]:
+    """Package -> ">=version", as installed."""
+    try:
+        wanted = metadata.requires("mpcc") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    pairs = [r.partition(">=") for r in wanted if ";" not in r]
+    return {name.strip(): f"{sign}{version.strip()}" for name, sign, version in pairs if sign}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts: list[int] = []
+    for part in version.split("+")[0].split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        parts.append(int(digits))
+    return tuple(parts)
+
+
+# ** engines **
+def _home() -> tuple[Home | None, Line]:
+    from mpcc.runtime.mp_spdz_home import find_home
+
+    try:
+        home = find_home()
+    except EngineError as error:
+        found = error.what + (f" ({error.where})" if error.where else "")
+        return None, Line("MP-SPDZ", "fail", found, error.todo)
+    return home, Line("MP-SPDZ", "ok", f"{'.'.join(map(str, home.version))} at {home.path}")
+
+
+def _binaries(home: Home, wanted: str | None) -> Iterator[Line]:
+    """The party programs; a missing one is a failure only for the protocol that is needed."""
+    from mpcc.backends.mp_spdz.dialects import DIALECTS
+
+    for name, dialect in DIALECTS.items():
+        binary = home.path / dialect.binary
+        if binary.is_file() and os.access(binary, os.X_OK):
+            yield Line(f"protocol {name}", "ok", dialect.binary)
+            continue
+        found = f"{dialect.binary} {'cannot be executed' if binary.is_file() else 'is not built'}"
+        status: Status = "fail" if name == (wanted or _SIMPLEST) else "warn"
+        yield Line(f"protocol {name}", status, found, f"build it: make -C {home.path} {dialect.binary}")
+
+
+def _other_engines() -> Iterator[Line]:
+    try:
+        yield Line("engine spu", "ok", metadata.version("spu"))
+    except metadata.PackageNotFoundError:
+        yield Line("engine spu", "warn", "not installed", "only needed for --engine spu: pip install spu")
+    yield Line("engine emulator", "ok", "always here; it computes in clear and protects nothing")
+
+
+def _parties(protocol: str) -> int:
+    from mpcc.backends.mp_spdz.dialects import DIALECTS
+
+    return DIALECTS[protocol].parties if protocol in DIALECTS else 3
+
+
+def _ports(count: int) -> Line:
+    """Whether as many ports can be opened on the loopback as there are parties."""
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            sockets.append(socket.socket())
+            sockets[-1].bind(("127.0.0.1", 0))
+            sockets[-1].listen()
+        return Line("loopback", "ok", f"{count} ports could be opened on 127.0.0.1")
+    except OSError as error:
+        todo = "allow processes to listen on 127.0.0.1, or end what occupies its ports"
+        return Line("loopback", "fail", f"cannot open a port on 127.0.0.1: {error.strerror}", todo)
+    finally:
+        for s in sockets:
+            s.close()
+
+
+# ** certificates **
+def _certificates(path: Path) -> Iterator[Line]:
+    """The certificates that a hosts.toml names, and the modes of the keys that are here."""
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        yield Line("hosts", "fail", f"cannot read {path}: {error.strerror}", "write it on every host, see the manual")
+        return
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        yield Line("hosts", "fail", f"{path} is not TOML", "correct it")
+        return
+    entries = {r: e for r, e in table.items() if isinstance(e, dict) and isinstance(e.get("certificate"), str)}
+    if not entries:
+        yield Line("hosts", "fail", f"{path} names no certificate", "give every role one: certificate = ...")
+    for role, entry in entries.items():
+        certificate = path.parent / entry["certificate"]
+        yield _certificate(role, certificate)
+        key = path.parent / str(entry["key"]) if "key" in entry else certificate.with_suffix(".key")
+        if key.is_file() and key.stat().st_mode & 0o077:
+            yield Line(f"key of the {role}", "fail", f"{key} can be read by others", f"chmod 600 {key}")
+
+
+def _certificate(role: str, path: Path) -> Line:
+    from cryptography import x509
+
+    check, again = f"certificate of the {role}", "make a new one and give it to all roles"
+    try:
+        found = x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        return Line(check, "fail", f"cannot read {path}: {error.strerror}", again)
+    except ValueError:
+        return Line(check, "fail", f"{path} is not a certificate", again)
+    now, end = datetime.datetime.now(datetime.UTC), found.not_valid_after_utc
+    if now < found.not_valid_before_utc:
+        return Line(check, "fail", f"not valid before {found.not_valid_before_utc:%Y-%m-%d}", "check the clock")
+    if now > end:
+        return Line(check, "fail", f"expired on {end:%Y-%m-%d}", again)
+    if end - now < SOON:
+        return Line(check, "warn", f"expires on {end:%Y-%m-%d}", again)
+    return Line(check, "ok", f"valid until {end:%Y-%m-%d}")
+
+
+# ** what a program needs **
+def ring_elements(program: Program) -> int:
+    """Ring elements that a party holds at once, from above: all weights, and every value as if none were freed."""
+    manifest = program.bundle.manifest
+    values = sum(node.type.elements for node, _ in program.bundle.ring.walk() if node.op != "param")
+    return manifest.private_elements + manifest.public_elements + values
+
+
+def _needs(program: Program) -> Iterator[Line]:
+    """Memory and disk for all parties on this machine."""
+    parties = _parties(program.protocol)
+    memory = ring_elements(program) * ELEMENT_BYTES * parties
+    yield _room("memory", memory, _free_memory(), "free some memory, or run the parties on hosts of their own")
+    manifest = program.bundle.manifest
+    weights = manifest.private_elements + manifest.public_elements
+    disk = weights * (ELEMENT_BYTES + 8) * parties  # shares, and the streams that they are made from
+    folder = tempfile.gettempdir()
+    yield _room(f"disk in {folder}", disk, shutil.disk_usage(folder).free, "make room there, or set TMPDIR")
+
+
+def _room(check: str, need: int, free: int | None, todo: str) -> Line:
+    if free is None:
+        return Line(check, "warn", f"needs about {_size(need)}; how much is free is unknown", "see for yourself")
+    found = f"needs about {_size(need)} for all parties, {_size(free)} are free"
+    if need > free:
+        return Line(check, "fail", found, todo)
+    return Line(check, "warn", found, todo) if need > free // 2 else Line(check, "ok", found)
+
+
+def _free_memory() -> int | None:
+    """Bytes available without swapping; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _size(number: int) -> str:
+    from mpcc.report import size
+
+    return size(number)
