@@ -23,10 +23,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from mpcc import party_commands
 from mpcc import checking
 from mpcc.compiler.errors import InputError, MpccError
+from mpcc.engine_choice import choose_engine
 
 if TYPE_CHECKING:
     from mpcc.compiler.partition import Partition
-    from mpcc.program import Engine, Program
+    from mpcc.program import Program
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -154,7 +155,8 @@ def _ir_text(program: Program, ir: str) -> str:
 def run(
     program: ProgramPath,
     input_file: Annotated[Path, typer.Option("--input", help="JSON: one object or a list of objects.")],
-    engine: Annotated[str | None, typer.Option(help="mp-spdz, or emulator, which protects nothing.")] = None,
+    engine: Annotated[str | None, typer.Option(help="mp-spdz, spu, or emulator, which protects nothing.")] = None,
+    spu_protocol: Annotated[str, typer.Option(help="Of spu: aby3 (three parties) or cheetah (two).")] = "aby3",
     as_json: JsonFlag = False,
     seed: Annotated[int, typer.Option(help="Of the emulator's probabilistic truncation.")] = 0,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")] = False,
@@ -164,7 +166,9 @@ def run(
     """Run a program, all parties on this machine; several inputs in one session."""
     samples = read_inputs(input_file)
     loaded = _load(program)
-    chosen = _engine(engine)
+    chosen, why = choose_engine(engine)
+    if why:
+        _note(f"engine {chosen}: {why}")
     if chosen == "emulator":
         _note("the emulator computes in clear and protects nothing")
     if chosen == "mp-spdz" and ((stored := _stored(program, state)) is not None or len(samples) > 1):
@@ -177,7 +181,9 @@ def run(
     with _stages(RUN_STAGES * len(samples), silent=as_json) as stage:
         for sample in samples:
             stage("run")
-            results.append(loaded.run(sample, chosen, seed=seed, truncate=truncate, progress=stage))
+            results.append(
+                loaded.run(sample, chosen, seed=seed, truncate=truncate, spu_protocol=spu_protocol, progress=stage)
+            )
     for note in dict.fromkeys(n for r in results for n in r.warnings):
         _note(note)
     if as_json:
@@ -194,23 +200,6 @@ def _stored(program: Path, state: Path | None) -> Path | None:
         return state
     usual = program.with_suffix(".state")
     return usual if usual.is_dir() else None
-
-
-def _engine(wanted: str | None) -> Engine:
-    """The engine asked for, or the secure one if it is here."""
-    if wanted == "emulator":
-        return "emulator"
-    if wanted not in (None, "mp-spdz"):
-        raise MpccError(f"there is no engine {wanted!r}", todo="engines: mp-spdz, emulator")
-    from mpcc.runtime.mp_spdz_home import VARIABLE, find_home
-
-    if wanted is None and not os.environ.get(VARIABLE):
-        raise MpccError(
-            f"there is no secure engine here: {VARIABLE} does not say where MP-SPDZ is",
-            todo="install MP-SPDZ and set it, or pass --engine emulator, which computes in clear and protects nothing",
-        )
-    find_home()
-    return "mp-spdz"
 
 
 @app.command()

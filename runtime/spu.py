@@ -14,6 +14,8 @@ import json
 import os
 import re
 import secrets
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -153,7 +155,7 @@ def _value(i: int, leaf: Input, held: Mapping[str, Mapping[str, Array]]) -> Arra
         raise EngineError("wrong visibility: a public weight is marked secret, or the provider's", where=leaf.tensor)
     value = np.asarray(held[leaf.owner][leaf.tensor], np.float32)
     if value.shape != leaf.shape:
-        raise EngineError(f"argument {i} has the shape {value.shape}, the program takes {leaf.shape}", where=leaf.tensor)
+        raise EngineError(f"argument {i} is {value.shape}, the program takes {leaf.shape}", where=leaf.tensor)
     if np.isnan(value).any():
         raise EngineError(f"argument {i} holds a value that is not a number", where=leaf.tensor)
     return np.clip(value, -LARGEST, LARGEST)
@@ -181,8 +183,8 @@ def _compile(program: StableHlo, folder: Path, watchdog: Watchdog) -> float:
     )
     try:
         code = process.wait(COMPILE_SECONDS)
-    except TimeoutError:
-        code = -1
+    except subprocess.TimeoutExpired:
+        code = -signal.SIGKILL
     finally:
         watchdog.end(process)
     if code or not (folder / "program.pphlo").is_file():
@@ -200,7 +202,8 @@ def _prepare(program: StableHlo, values: list[Array], protocol: str, roles: tupl
     owners = [spu_party.PUBLIC if i.owner == "public" else roles.index(i.owner) for i in program.inputs]
     task = {
         "run": secrets.token_hex(8), "parties": len(roles), "protocol": protocol, "fraction_bits": FRACTION_BITS,
-        "connect_tries": CONNECT_TRIES, "receive_seconds": RECEIVE_SECONDS, "outputs": [list(o.shape) for o in program.outputs],
+        "connect_tries": CONNECT_TRIES, "receive_seconds": RECEIVE_SECONDS,
+        "outputs": [list(o.shape) for o in program.outputs],
         "inputs": [{"owner": o, "secret": i.secret, "shape": list(i.shape)}
                    for i, o in zip(program.inputs, owners, strict=True)],
     }  # fmt: skip
@@ -230,14 +233,20 @@ def _run(parties: list[Party], watchdog: Watchdog, limits: Limits) -> None:
     try:
         run_parties(parties, watchdog, _environment(), limits)
     except EngineError:
-        for party in parties:
-            log = party.stderr.read_bytes() if party.stderr.exists() else b""
-            if b"\nStarting timer" not in log and any(word in log for word in _REFUSED):
-                raise EngineError(
-                    "a party was turned away: its certificate is not one of this run", where=f"the link of the {party.role}",
-                    todo="give every party the certificates of the same run",
-                ) from None  # fmt: skip
+        if any(_turned_away(party) for party in parties):
+            raise EngineError(
+                "a party was turned away: its certificate is not one of this run", where="the parties' link",
+                todo="give every party the certificates of the same run",
+            ) from None  # fmt: skip
         raise
+
+
+def _turned_away(party: Party) -> bool:
+    """Whether TLS, and nothing later, kept this party from being connected."""
+    if not party.stderr.exists() or spu_party.CONNECTED.encode() in party.stdout.read_bytes():
+        return False
+    log = party.stderr.read_bytes()
+    return any(word in log for word in _REFUSED)
 
 
 def _outputs(program: StableHlo, client: Party) -> dict[str, Array]:

@@ -26,6 +26,7 @@ from mpcc.runtime.mp_spdz_home import setup_of
 VERSION = 1
 MANIFEST, PROGRAMS, SHARES = "state.json", "Programs", "Persistence"
 SEAL = 0x6D706363  # the mark behind the weights; the emitted source knows it too
+_SHARE_BYTES = {"ring": 16}  # a replicated share is two ring elements
 _AGAIN = "provision again, all parties together"
 
 
@@ -81,7 +82,7 @@ def seal_state(folder: Path, role: str, player: int, program: Deployment, mp_spd
     path = shares_file(folder, player)
     size, shares = 0, ""
     if holds_shares(role):
-        size, shares = _stored_size(path, values), _digest_file(path)
+        size, shares = _stored_size(path, values, program.protocol), _digest_file(path)
         path.chmod(0o600)
     programs = {str(p.relative_to(folder)): _digest_file(p) for p in sorted(_files(folder / PROGRAMS))}
     own = digest(weights.astype("<i8").tobytes()) if weights is not None else ""
@@ -100,11 +101,11 @@ def install_state(folder: Path, state: Path, role: str) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _stored_size(path: Path, values: int) -> int:
+def _stored_size(path: Path, values: int, protocol: str) -> int:
     """The size of a file of shares that holds exactly `values` of them."""
     size = path.stat().st_size if path.is_file() else 0
-    header = _header_size(path) if size >= 8 else 0
-    if not header or size <= header or (size - header) % values or (size - header) // values < 8:
+    each, rest = divmod(size - (_header_size(path) if size >= 8 else size), values)
+    if rest or each < 8 or each != _SHARE_BYTES.get(protocol, each):
         raise EngineError(f"the party did not store its {values} shares", where=str(path), todo=_room(path))
     return size
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 COMPILER = """
 import pathlib, sys
-source = pathlib.Path(sys.argv[-1])
+source = pathlib.Path(next(a for a in sys.argv if a.endswith(".mpc")))
+mode = "".join(f"-{a}" for a in sys.argv[sys.argv.index(str(source)) + 1:])
 text = source.read_text()
 if "syntax error" in text:
     print("Traceback (most recent call last):", file=sys.stderr)
@@ -14,7 +15,8 @@ if "syntax error" in text:
     sys.exit(1)
 for folder in ("Bytecode", "Schedules"):
     pathlib.Path("Programs", folder).mkdir(parents=True, exist_ok=True)
-pathlib.Path("Programs/Schedules", source.stem + ".sch").write_text("1")
+pathlib.Path("Programs/Schedules", source.stem + mode + ".sch").write_text("1")
+pathlib.Path("Programs/Bytecode", source.stem + mode + "-0.bc").write_text(text + mode)
 """
 
 PARTY = """#!{python}
@@ -35,6 +37,42 @@ def finish():
         say(f"Stopped timer {{timer}} at 0.25 ({{mb}} MB, {{rounds}} rounds)")
     if player == 0:
         (data / "Binary-Output-P0-0").write_bytes((data / "Input-Binary-P0-0").read_bytes())
+
+def stopped(timer, times=1):
+    say(f"Stopped timer {{timer}} at {{0.25 * times}} ({{1e-06 * timer * times}} MB, {{times}} rounds)")
+
+def store(values=2):
+    # what provisioning leaves: a header, then 16 bytes a share
+    name = b"replicated Z2^64"
+    content = len(name).to_bytes(8, "little") + name + bytes(range(16)) * values
+    pathlib.Path("Persistence", f"Transactions-P{{player}}.data").write_bytes(content)
+    stopped(2)
+
+def serve(numbers=2, each=lambda done: None, requests=2):
+    # answers requests of some numbers each with the same numbers; the others, who see no request, do a fixed count
+    stopped(2); stopped(5)
+    source = (data / "Input-Binary-P0-0").open("rb") if player == 0 else None
+    done = 0
+    while True:
+        request = source.read(8 * numbers) if source else b""
+        for timer in (3, 1, 4):
+            stopped(timer, done + 1)
+        if source:
+            with (data / "Binary-Output-P0-0").open("ab") as file:
+                file.write(request + bytes(8))
+        done += 1
+        each(done)
+        stopped(5, done + 1)
+        if not int.from_bytes(source.read(8), "little") if source else done == requests:
+            return
+
+def session(**options):
+    # all modes: what a party does that works
+    begin()
+    if sys.argv[1].endswith("-provision"):
+        store()
+    else:
+        serve(**options)
 
 {behaviour}
 """

@@ -1,0 +1,244 @@
+"""Provisioning and sessions with a stand-in for MP-SPDZ: what is stored, what is refused, and what is left of it."""
+
+import itertools
+import json
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_home import make_home, processes_below
+
+from mpcc.compiler.errors import EngineError
+from mpcc.runtime import session
+from mpcc.runtime.engine import Deployment
+from mpcc.runtime.parties import Limits
+from mpcc.runtime.session import local_site, provision, serve
+
+ROLES = ("client", "provider", "helper")
+QUICK = Limits(start=3.0, idle=1.5)
+NONE = np.zeros(0, np.int64)
+WEIGHTS = np.array([7], np.int64)
+PROGRAM = Deployment("x = 1\n", "ring", "layout", NONE, 1, 2, (("y", 1), ("z", 1)))
+REQUESTS = [np.array(pair, np.int64) for pair in ((1, -2), (3, 4))]
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for orphans in /proc")
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """Where working folders are made; empty, and used by no process, when the test is over."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.delenv("MPCC_KEEP_WORK", raising=False)
+    yield folder
+    assert not list(folder.iterdir())
+    assert not processes_below(tmp_path)
+
+
+@pytest.fixture
+def home(work):
+    return make_home(work.parent / "home", "session()")
+
+
+@pytest.fixture
+def state(work, home):
+    folder = work.parent / "state"
+    provision(PROGRAM, WEIGHTS, folder, home=home, limits=QUICK)
+    return folder
+
+
+def run(home, state=None, requests=REQUESTS, program=PROGRAM, **options):
+    weights = None if state is not None else WEIGHTS
+    return serve(program, requests, weights=weights, state=state, home=home, limits=QUICK, **options)
+
+
+def values(served):
+    return [{name: value.tolist() for name, value in answer.items()} for answer in served.answers]
+
+
+EXPECTED = [{"y": [1], "z": [-2]}, {"y": [3], "z": [4]}]
+
+
+# ** what works **
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_session(home, state, stored):
+    """One start of the parties, two answers, each as it comes, each with what it alone cost."""
+    seen = []
+    served = run(home, state if stored else None, on_answer=lambda number, answer: seen.append(number))
+    assert values(served) == EXPECTED and seen == [0, 1]
+    assert [m.bytes_by_party for m in served.measured] == [(1, 1, 1)] * 2
+    assert [m.input_bytes for m in served.measured] == [21, 21]
+    assert [m.control_bytes for m in served.measured] == [15, 15] and served.control_bytes == 45
+    assert [m.provisioning_bytes for m in served.measured] == [0, 0]
+    assert (served.compile_seconds > 0) is not stored
+
+
+def test_requests_are_made_as_they_are_answered(home, state):
+    """A request may depend on the answer before."""
+    answers = []
+
+    def requests():
+        yield REQUESTS[0]
+        while not answers:
+            pass
+        yield answers[0]["y"].repeat(2) + 1
+
+    served = run(home, state, requests(), on_answer=lambda number, answer: answers.append(answer))
+    assert values(served)[1] == {"y": [2], "z": [2]}
+
+
+def test_a_state_is_the_owners_alone(state):
+    for role, player in zip(ROLES, itertools.count()):
+        assert (state / role).stat().st_mode & 0o777 == 0o700
+        shares = state / role / "Persistence" / f"Transactions-P{player}.data"
+        assert shares.stat().st_mode & 0o777 == 0o600
+        manifest = state / role / "state.json"
+        assert manifest.stat().st_mode & 0o777 == 0o600
+        assert bool(json.loads(manifest.read_text())["weights"]) is (role == "provider")
+    assert sorted(p.name for p in state.iterdir()) == sorted(ROLES)
+
+
+def test_provisioning_again_compiles_nothing(home, state):
+    done = provision(PROGRAM, WEIGHTS + 1, state, home=home, limits=QUICK)
+    assert not done.compiled and (done.values, done.bytes) == (1, 6)
+    other = provision(replace(PROGRAM, source="x = 2\n"), WEIGHTS, state, home=home, limits=QUICK)
+    assert other.compiled
+
+
+# ** what is refused **
+def spoil_shares(state):
+    path = state / "helper" / "Persistence" / "Transactions-P2.data"
+    path.write_bytes(path.read_bytes()[:-16])
+
+
+def change_shares(state):
+    path = state / "helper" / "Persistence" / "Transactions-P2.data"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+
+def change_byte_code(state):
+    next((state / "provider" / "Programs" / "Bytecode").iterdir()).write_text("another program")
+
+
+@pytest.mark.parametrize(
+    "spoil, match",
+    [
+        (spoil_shares, r"file of shares is truncated: 40 bytes, 56 for 2 shares.*helper.*provision again"),
+        (change_shares, "file of shares is corrupt.*helper"),
+        (lambda state: (state / "client/Persistence/Transactions-P0.data").unlink(), "file of shares is missing"),
+        (change_byte_code, "byte code is not this program's.*provider"),
+        (lambda state: (state / "helper/state.json").write_text("{"), "state is corrupt.*helper"),
+        (lambda state: (state / "helper/state.json").unlink(), "helper has no stored shares"),
+        (lambda state: shutil.copy(state / "client/state.json", state / "helper/state.json"), "the client's, not the"),
+    ],
+)
+def test_a_spoilt_state(home, state, spoil, match):
+    spoil(state)
+    with pytest.raises(EngineError, match=match):
+        run(home, state)
+    provision(PROGRAM, WEIGHTS, state, home=home, limits=QUICK)
+    assert values(run(home, state)) == EXPECTED
+
+
+@pytest.mark.parametrize("change", [{"source": "x = 2\n"}, {"layout": "other"}, {"private_elements": 2}])
+def test_a_state_of_another_program(home, state, change):
+    with pytest.raises(EngineError, match="belongs to another program"):
+        run(home, state, program=replace(PROGRAM, **change))
+
+
+def test_a_state_of_another_mp_spdz(home, state):
+    (home / "CHANGELOG.md").write_text("## 0.4.3\n")
+    with pytest.raises(EngineError, match=r"made with MP-SPDZ 0\.4\.2, here is 0\.4\.3"):
+        run(home, state)
+
+
+def test_weights_of_another_program(work, home):
+    with pytest.raises(EngineError, match="provider has 2 weights, the program takes 1"):
+        provision(PROGRAM, np.zeros(2, np.int64), work.parent / "state", home=home)
+
+
+def test_a_request_of_another_program(home, state):
+    with pytest.raises(EngineError, match="a request has 3 ring elements, the program takes 2"):
+        run(home, state, [np.zeros(3, np.int64)])
+
+
+def test_an_error_while_a_request_is_made(home, state):
+    def requests():
+        yield REQUESTS[0]
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        run(home, state, requests())
+    assert values(run(home, state)) == EXPECTED
+
+
+# ** what fails in the middle **
+@pytest.mark.parametrize("player, role", list(enumerate(ROLES)))
+@pytest.mark.parametrize("mode", ["provision", "infer"])
+def test_a_party_is_killed(work, home, state, player, role, mode):
+    """The old state stays, and a following run works."""
+    behaviour = (
+        f"begin()\nif player == {player}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "time.sleep(0.1); say('Fatal communication error', sys.stderr); sys.exit(1)"
+    )
+    other = make_home(work.parent / "killing", behaviour)
+    with pytest.raises(EngineError, match=f"the {role} was ended by SIGKILL"):
+        if mode == "provision":
+            provision(PROGRAM, WEIGHTS, state, home=other, limits=QUICK)
+        else:
+            run(other, state)
+    assert sorted(p.name for p in state.iterdir()) == sorted(ROLES)
+    assert values(run(home, state)) == EXPECTED
+
+
+@pytest.mark.parametrize("player, role", list(enumerate(ROLES)))
+def test_a_party_dies_between_requests(work, home, state, player, role):
+    """What was answered has been told; the session fails."""
+    behaviour = f"session(each=lambda done: sys.exit(4) if player == {player} else time.sleep(60))"
+    seen = []
+    with pytest.raises(EngineError, match=rf"the {role} failed \(exit code 4\)"):
+        run(make_home(work.parent / "dying", behaviour), state, on_answer=lambda number, answer: seen.append(number))
+    assert player == 0 or seen == [0]
+
+
+def test_a_party_never_starts(work, state):
+    home = make_home(work.parent / "waiting", "while True: time.sleep(0.001)")
+    with pytest.raises(EngineError, match="did not connect within 3 s"):
+        run(home, state)
+
+
+def test_shares_that_do_not_belong_together(work, state):
+    text = "the stored shares of the parties are not of one provisioning"
+    behaviour = f"begin(); say({text!r}); say('crash', sys.stderr); sys.exit(1)"
+    with pytest.raises(EngineError, match=f"{text}.*provision again"):
+        run(make_home(work.parent / "mixed", behaviour), state)
+
+
+def test_the_disk_is_full_of_shares(work, home):
+    """A party that could not store all its shares: nothing of it stays."""
+    behaviour = "begin()\nstore(1 if player == 2 else 2)"
+    folder = work.parent / "full"
+    with pytest.raises(EngineError, match=r"did not store its 2 shares.*room on the disk"):
+        provision(PROGRAM, WEIGHTS, folder, home=make_home(work.parent / "small", behaviour), limits=QUICK)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["write_private", "compile_source"])
+def test_the_disk_is_full(home, state, monkeypatch, name):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(session, name, full)
+    with pytest.raises(EngineError, match="No space left on device"):
+        run(home)
+    monkeypatch.undo()
+
+
+def test_the_port_is_in_use(work, state):
+    behaviour = "say('Binding to socket on host:1 failed (Address already in use)', sys.stderr); time.sleep(60)"
+    site = replace(local_site("ring"), addresses=("127.0.0.1:6001", "127.0.0.1:6002", "127.0.0.1:6003"))
+    with pytest.raises(EngineError, match=r"the port is in use by another process; at 127\.0\.0\.1:6001"):
+        run(make_home(work.parent / "busy", behaviour), state, site=site)

@@ -1,0 +1,73 @@
+"""Affine folding: the same numbers, no LayerNorm affine left inside, and nothing public made private."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import batches, tiny
+
+from mpcc.compiler.capture import capture
+from mpcc.compiler.interpret import run_graph
+from mpcc.compiler.partition import Partition, labels_of
+from mpcc.compiler.visibility import infer
+from mpcc.passes.canonicalise import canonicalise
+from mpcc.passes.fold_affine import fold_affine
+from mpcc.passes.hoist_prepared import hoist_prepared, prepare
+from mpcc.passes.prepare_masks import prepare_masks
+
+
+def labelled(name, partition, length=9, **options):
+    captured = capture(tiny(name, **options), sequence_length=length)
+    labels = labels_of(partition.label(captured))
+    graph, tensors = canonicalise(captured.graph, captured.tensors)
+    return infer(prepare_masks(graph), labels), tensors, labels
+
+
+def folded(graph, tensors, labels):
+    rewritten, constants, recovered = fold_affine(graph)
+    rewritten = infer(rewritten, labels)
+    store = tensors | constants
+    working, prepared = hoist_prepared(rewritten)
+    return working, store | prepare(rewritten, prepared, store), recovered
+
+
+@pytest.mark.parametrize("name", ["BertForSequenceClassification", "RobertaForTokenClassification", "DistilBertModel"])
+@pytest.mark.parametrize("public", [(), ("*embeddings*",)], ids=["private", "public-embeddings"])
+def test_same_outputs(name, public):
+    graph, tensors, labels = labelled(name, Partition(public=public))
+    working, store, _ = folded(graph, tensors, labels)
+    for sample in batches(9):
+        expected, found = run_graph(graph, sample, tensors), run_graph(working, sample, store)
+        for (_, old), (_, new) in zip(graph.outputs, working.outputs, strict=True):
+            torch.testing.assert_close(found[new], expected[old], atol=2e-4, rtol=1e-4)
+
+
+def test_inside_only_norms_without_affine_part_are_left():
+    graph, tensors, labels = labelled("BertForSequenceClassification", Partition(public=("*embeddings*",)))
+    working, _, _ = folded(graph, tensors, labels)
+    secret = [n for n in working if n.site == "mpc"]
+    assert [n.op for n in secret if "norm" in n.op] == ["rms_norm"] * 4
+    assert all(len(n.inputs) == 1 for n in secret if n.op == "rms_norm")
+    assert not [n for n in secret if n.op in ("add", "mul")], "residuals, gamma and beta are parts of the products"
+
+
+def test_hidden_states_can_be_recovered():
+    graph, tensors, labels = labelled("BertForSequenceClassification", Partition(public=("*embeddings*",)))
+    working, store, recovered = folded(graph, tensors, labels)
+    sample = batches(9)[1]
+    expected = run_graph(graph, sample, tensors, keep=set(recovered))
+    found = run_graph(working, sample, store, keep={a.source for a in recovered.values()})
+    assert len(recovered) == 4
+    for name, affine in recovered.items():
+        gamma, beta = (tensors[str(graph[w].attr("tensor"))] for w in (affine.gamma, affine.beta))
+        torch.testing.assert_close(found[affine.source] * gamma / affine.gain + beta, expected[name], atol=2e-4, rtol=1e-4)
+
+
+def test_public_matrices_stay_public():
+    """Only a norm's affine part is private: folding it into public matrices would make them private."""
+    rules = Partition.from_rules({"public": ["*dense*", "*query*", "*key*", "*value*", "*embeddings*"]})
+    graph, tensors, labels = labelled("BertForSequenceClassification", rules)
+    working, _, _ = folded(graph, tensors, labels)
+    weights = [working[n.inputs[1]] for n in working if n.op == "linear" and n.site == "mpc"]
+    # up to the first private norm all is the client's: two products of layer 0, six of layer 1, the pooler, the classifier
+    assert sorted(w.visibility for w in weights) == ["provider"] + ["public"] * 9
