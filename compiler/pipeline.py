@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.backends.mp_spdz.emitter import Source, emit
 from mpcc.compiler.approximations import CHANGING, FAITHFUL
 from mpcc.compiler.capture import Captured
@@ -96,6 +97,7 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
         MpccError: see the stages; nothing is written here.
     """
     check_options(options)
+    dialect = dialect_of(options.protocol)
     stage("label")
     check_base(model, partition)
     evidence = partition.label(model)
@@ -135,20 +137,21 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     choice: Choice | None = None
     ring = ring_dead_code(merge_rescales(merge_rescales(ring)))
     ring = ring_dead_code(absorb_factors(place_truncations(ring, variant=variant)))
-    if settings.lean:
+    if settings.lean and dialect.local_trunc:
         magnitudes = truncation_magnitudes(ring, regions.client, tensors, calibration)
         ring, choice = choose_truncations(ring, magnitudes, 2.0**-options.failure_bits)
     verify(ring, final=True)
 
     stage("emit")
     source = emit(ring, protocol=options.protocol, title="mpcc program", truncation=options.truncation,
-                  compile_hint=f"compile.py -E {options.protocol} -b 100000")  # fmt: skip
+                  compile_hint=f"compile.py {' '.join(dialect.compile_options)}", parties=dialect.parties)  # fmt: skip
     return Compiled(graph, tuple(evidence), regions, ring, source, tensors, settings, options, recovered, choice)
 
 
 def check_options(options: Options) -> None:
     """Refuse unknown choices, with what is known."""
-    known = {"profile": tuple(PROFILES), "protocol": ("ring",), "truncation": ("probabilistic", "nearest"), "output": ("logits", "all")}
+    dialect_of(options.protocol)
+    known = {"profile": tuple(PROFILES), "truncation": ("probabilistic", "nearest"), "output": ("logits", "all")}
     for key, allowed in known.items():
         value = getattr(options, key)
         if value not in allowed:

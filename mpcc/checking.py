@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 def verify_command(
     program: Annotated[Path, typer.Argument(help="The program, prog.mpc; its bundle prog.mpcc stands beside it.")],
     samples: Annotated[Path, typer.Option("--samples", help="JSON: one input or a list of inputs.")],
-    engine: Annotated[str | None, typer.Option(help="mp-spdz, or emulator, which protects nothing.")] = None,
+    engine: Annotated[str | None, typer.Option(help="mp-spdz, spu, or emulator, which protects nothing.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Compare every layer, too (emulator only).")] = False,
     tolerance: Annotated[float, typer.Option(help="Largest absolute error of an output that is accepted.")] = 0.02,
     model: Annotated[Path | None, typer.Option(help="Compare with this model instead of the bundle itself.")] = None,
@@ -43,9 +43,12 @@ def verify_command(
 
     given = cli.read_inputs(samples)
     loaded = cli._load(program)
-    chosen = cli._engine(engine)
+    from mpcc.engine_choice import choose_engine
     from mpcc.verify import ModelReference, verify
 
+    chosen, why = choose_engine(engine)
+    if not as_json:
+        cli._note(f"engine {chosen}: {why}")
     reference = None
     if model is not None:
         reference = ModelReference(loaded, str(model), base=str(base) if base else None, allow_pickle=allow_pickle)

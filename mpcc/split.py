@@ -11,14 +11,14 @@ from mpcc.compiler.bundle_files import path_pair
 from mpcc.compiler.errors import BundleError
 
 SHARED = ("manifest.json", "ring.ir", "public")
-OWN = {"client": ("graph.ir", "client"), "provider": ("provider",)}
+OWN = {"client": ("client",), "provider": ("provider",)}
 
 
 def split_program(program: Path, out: Path, roles: Sequence[str]) -> list[Path]:
     """Write out/<role>/prog.mpc with its bundle for each role; the new programs' paths.
 
     The source, the manifest, ring.ir and the public weights that MPC uses go to all; the client's graph, its public
-    weights and tokenizer only to the client; the private weights only to the provider (folder 0700, files 0600).
+    weights and tokenizer, and the other graphs, which nobody else needs, only to the client; the private weights only to the provider (folder 0700, files 0600).
 
     Raises:
         BundleError: a part is missing, or a role's folder holds something already.
@@ -38,7 +38,8 @@ def _part(source: Path, bundle: Path, folder: Path, role: str) -> Path:
         shutil.copyfile(source, staged / source.name)
         target = staged / bundle.name
         target.mkdir()
-        for name in (*SHARED, *OWN.get(role, ())):
+        texts = [p.name for p in bundle.iterdir() if p.is_file() and p.name not in SHARED] if role == "client" else []
+        for name in (*SHARED, *OWN.get(role, ()), *texts):
             _copy(bundle / name, target / name, secret=name == "provider")
         if folder.exists():
             folder.rmdir()

@@ -23,7 +23,7 @@ from mpcc.compiler.interpret import run_graph
 from mpcc.compiler.ir import Graph
 from mpcc.compiler.manifest import MASK_INPUT
 from mpcc.compiler.ring import RingNode
-from mpcc.inputs import prepare_inputs
+from mpcc.inputs import prepare_inputs, random_inputs
 from mpcc.passes.roll_layers import roll_layers
 from mpcc.program import Engine, Program, Progress, shared_inputs
 
@@ -254,8 +254,9 @@ class _Inside:
 
     def _place(self, name: str, rolled: str) -> tuple[str, str]:
         """Layer and operation; the members of a loop keep the layers they had."""
-        node = self.unrolled[name] if name in self.unrolled else None
-        return (node.origin.layer, node.op) if node is not None else (rolled, "")
+        if name not in self.unrolled:
+            return rolled, ""
+        return self.unrolled[name].origin.layer, self.unrolled[name].op
 
 
 def _twins(graph: Graph) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -280,7 +281,9 @@ def _typed(values: Tensors, graph: Graph) -> dict[str, torch.Tensor]:
 
 
 # ** outputs **
-def _compare_outputs(result: Verification, got: Mapping[str, Float64], want: Tensors, mask: torch.Tensor | None) -> None:
+def _compare_outputs(
+    result: Verification, got: Mapping[str, Float64], want: Tensors, mask: torch.Tensor | None
+) -> None:
     for name, found in got.items():
         expected = _float64(want[name])
         check = result.outputs.setdefault(name, OutputCheck(name))
@@ -312,13 +315,11 @@ class ModelReference:
 
         specs = program.bundle.manifest.inputs
         shape = next((s.shape for s in specs if len(s.shape) == 2), None)
-        sizes: dict[str, int] = {} if shape is None else {"batch_size": shape[0], "sequence_length": shape[1]}
-        example = None
-        if isinstance(model, torch.nn.Module):
-            from mpcc.inputs import random_inputs
-
-            example, sizes = random_inputs(specs, 1)[0], {}
-        captured = capture(model, example, base=base, allow_pickle=allow_pickle, **sizes)
+        example = random_inputs(specs, 1)[0] if isinstance(model, torch.nn.Module) else None
+        rows, length = shape if shape is not None and example is None else (1, None)
+        captured = capture(
+            model, example, base=base, batch_size=rows, sequence_length=length, allow_pickle=allow_pickle
+        )
         self.graph, self.tensors = captured.graph, captured.tensors
         missing = {o.name for o in program.bundle.manifest.outputs} - {name for name, _ in self.graph.outputs}
         if missing:

@@ -6,11 +6,12 @@ protocols of three or four parties with replicated shares, and composes it from 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from mpcc.compiler.errors import MpccError
+from mpcc.compiler.errors import EngineError, MpccError
 
 THREE = ("client", "provider", "helper")
 
@@ -21,14 +22,16 @@ class Dialect:
 
     `roles` names the players in their order. `trunc` says how a truncation is written: "instruction" (`trunc_pr`) or
     "round" (`x.round`, composed by the compiler). Both are unbiased, with an error below one unit of the last place.
-    `learns_nothing` are the roles that hold no data: they take part only.
+    `local_trunc`: there is a cheaper truncation with a small probability of failure (`passes/choose_truncations`).
+    `nearest_is_cheaper`: truncation to nearest, which leaks nothing, costs less here than the probabilistic one.
     """
 
     protocol: str
     binary: str
     roles: tuple[str, ...]
     trunc: Literal["instruction", "round"]
-    run_options: tuple[str, ...] = ()
+    local_trunc: bool = False
+    nearest_is_cheaper: bool = False
 
     @property
     def parties(self) -> int:
@@ -38,28 +41,22 @@ class Dialect:
     def compile_options(self) -> tuple[str, ...]:
         return ("-E", self.protocol, "-b", "100000")
 
-    @property
-    def learns_nothing(self) -> tuple[str, ...]:
-        return tuple(r for r in self.roles if r not in ("client", "provider"))
-
 
 DIALECTS: Mapping[str, Dialect] = {
     d.protocol: d
     for d in (
-        Dialect("ring", "replicated-ring-party.x", THREE, "instruction"),
+        Dialect("ring", "replicated-ring-party.x", THREE, "instruction", local_trunc=True),
         Dialect("dealer-ring", "dealer-ring-party.x", ("client", "provider", "dealer"), "round"),
         Dialect("semi2k", "semi2k-party.x", ("client", "provider"), "round"),
         Dialect("rep4-ring", "rep4-ring-party.x", (*THREE, "second_helper"), "instruction"),
-        Dialect("ps-rep-ring", "ps-rep-ring-party.x", THREE, "round"),
-        Dialect("sy-rep-ring", "sy-rep-ring-party.x", THREE, "round"),
+        Dialect("ps-rep-ring", "ps-rep-ring-party.x", THREE, "round", nearest_is_cheaper=True),
+        Dialect("sy-rep-ring", "sy-rep-ring-party.x", THREE, "round", nearest_is_cheaper=True),
     )
 }
 
 # Protocols of MP-SPDZ that people ask for and that cannot run these programs, with the reason.
-REFUSED: Mapping[str, str] = {
-    name: "it computes modulo a prime, and mpcc's programs rely on numbers that wrap around at 2^64"
-    for name in ("hemi", "temi")
-}
+_PRIME = "it computes modulo a prime, and mpcc's programs rely on numbers that wrap around at 2^64"
+REFUSED: Mapping[str, str] = {"hemi": _PRIME, "temi": _PRIME}
 
 
 def dialect_of(protocol: str) -> Dialect:
@@ -75,3 +72,21 @@ def dialect_of(protocol: str) -> Dialect:
     if protocol not in DIALECTS:
         raise MpccError(f"unknown protocol {protocol!r}", todo=known)
     return DIALECTS[protocol]
+
+
+_HEAD = re.compile(r"^# protocol ([a-z0-9-]+), ring ", re.MULTILINE)
+
+
+def check_source(source: str, protocol: str) -> None:
+    """Refuse an emitted program that was made for another protocol.
+
+    Most would run: byte code of one protocol is valid on the machine of another, at a multiple of the traffic, with
+    another security, or ending in the middle of the run.
+
+    Raises:
+        EngineError: the source names another protocol, or none.
+    """
+    found = _HEAD.search(source)
+    if found is None or found[1] != protocol:
+        made = f"the program was compiled for {found[1]}" if found else "the program names no protocol"
+        raise EngineError(f"{made}, not for {protocol}", todo="the protocol is chosen by mpcc compile: compile again")

@@ -26,8 +26,8 @@ def _powers(w: Writer, x: Value, dim: int) -> tuple[Value, Value]:
 def _divided(w: Writer, x: Value, total: Value, length: int) -> Value:
     """x / total with 1 <= total <= length: both are brought nearer to 1 by half of what separates them."""
     half = 2.0 ** -(math.ceil(math.log2(max(length, 1))) // 2)
-    inverse = w.reciprocal(w.scale(total, half))
-    return w.mul(w.scale(x, half), inverse)
+    inverse = w.reciprocal(w.step(total, half))
+    return w.mul(w.step(x, half), inverse)
 
 
 @emits("softmax")
@@ -78,7 +78,7 @@ def _normalised(w: Writer, node: Node, x: Value, gain: float) -> Value:
     """gain x / sqrt(mean(x^2) + eps), as sqrt(width) y / sqrt(sum(y^2) + ..) with y = step x."""
     last, width = len(x.shape) - 1, x.shape[-1]
     step = _step(node, width)
-    y = w.scale(x, step)
+    y = w.step(x, step)
     total = w.reduce("add", w.mul(y, y), [last], keepdim=True)
     eps = max(number(node, "eps", 0.0) * width * step * step, 2.0**-17)  # one unit: a constant row is no division by 0
     root = w.scale(w.unary("rsqrt", w.shift(total, eps)), gain * math.sqrt(width))

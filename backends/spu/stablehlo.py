@@ -20,13 +20,14 @@ class Input:
     """An argument of the function, f32 of `shape`.
 
     `tensor` is the name of the weight, or of the client's shared value. `owner` holds it ("public": everybody does);
-    a `secret` one enters as shares that its owner makes.
+    a `secret` one enters as shares that its owner makes. A scalar with a `value` is no tensor: it is what it says.
     """
 
     tensor: str
     shape: Shape
     owner: Owner
     secret: bool
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def emit_stablehlo(graph: Graph) -> StableHlo:
             values[node.name] = RULES[node.op](writer, node, [values[i] for i in node.inputs])
     outputs = tuple(Output(name, live[node].type.shape) for name, node in live.outputs)
     results = [values[node] for _, node in live.outputs]
-    return StableHlo(_module(writer, inputs, results), tuple(inputs.values()), outputs)
+    steps = tuple(Input("", (), "public", secret=False, value=number) for number in writer.steps)
+    return StableHlo(_module(writer, inputs, results), (*inputs.values(), *steps), outputs)
 
 
 def _input(node: Node) -> Input:
@@ -81,7 +83,9 @@ def _input(node: Node) -> Input:
 
 
 def _module(writer: Writer, inputs: Mapping[str, Input], results: list[Value]) -> str:
-    arguments = ", ".join(f"%arg{i}: {tensor_type(leaf.shape)}" for i, leaf in enumerate(inputs.values()))
+    named = [(f"%arg{i}", leaf.shape) for i, leaf in enumerate(inputs.values())]
+    named += [(name, ()) for name in writer.steps.values()]
+    arguments = ", ".join(f"{name}: {tensor_type(shape)}" for name, shape in named)
     types = ", ".join(r.type for r in results)
     head = f"func.func public @main({arguments}) -> ({types}) {{"
     tail = f"return {', '.join(r.name for r in results)} : {types}"

@@ -43,6 +43,7 @@ class Writer:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.steps: dict[float, str] = {}  # public scalar arguments: value -> name
         self._constants: dict[tuple[float, Shape], Value] = {}
 
     def _define(self, shape: Shape, text: str) -> Value:
@@ -130,7 +131,17 @@ class Writer:
             return self.mul(x, self.constant(factor, x.shape))
         exponent = math.frexp(abs(factor))[1] - 1
         near = self.mul(x, self.constant(factor * 2.0**-exponent, x.shape))
-        return self.mul(near, self.constant(2.0**exponent, x.shape))
+        return self.step(near, 2.0**exponent)
+
+    def step(self, x: Value, factor: float) -> Value:
+        """x * factor, done here and exactly so: the compiler would join or move a constant, and lose its bits.
+
+        The factor, a power of two, is an argument of the program, public and known from the beginning.
+        """
+        if factor == 1:
+            return x
+        name = self.steps.setdefault(factor, f"%step{len(self.steps)}")
+        return self.mul(x, Value(name, ()))
 
     def reciprocal(self, x: Value) -> Value:
         return self.binary("divide", self.constant(1.0, x.shape), x)

@@ -1,8 +1,8 @@
 """Honest majority against malicious parties: who deviates is caught, and the run ends without an output.
 
-Coarse figures (`approximate`), measured on MP-SPDZ 3a0a7b1 at 10240 elements: preparation and verification are part of
-them, their batches are not modelled, and what `sy-rep-ring` and `ps-rep-ring` verify only when the output is opened is
-counted with the products.
+Coarse figures (`approximate`), measured on MP-SPDZ 3a0a7b1 at 10240 elements and on one layer of a BERT: preparation and
+verification are part of them, their batches are not modelled, and what `ps-rep-ring` verifies later is counted with the
+products.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def _rep4_nearest(a: Amount) -> PerParty:
 REP4_RING = Protocol(
     name="rep4-ring",
     parties=4,
-    security=f"malicious, four parties: any one may be corrupted and do what it likes; {_ABORT}. Two together learn everything",
+    security=f"malicious, four parties: any one may be corrupted and do what it likes; {_ABORT}. "
+    "Two together learn everything",
     approximate=True,
     prices={
         "input_client": Price(lambda a: (16 * a.n, 64, 0, 64), fixed(2, 4, 2, 4)),
@@ -37,7 +38,7 @@ REP4_RING = Protocol(
         "dot": Price(each(4, 16, 16, 8, 8), fixed(1, 1, 1, 1)),
         "matmul": Price(each(4, 16, 16, 8, 8), fixed(1, 1, 1, 1)),
         "trunc_safe": Price(each(4, 40, 24, 24, 8), fixed(4, 4, 4, 4)),
-        "trunc_nearest": Price(_rep4_nearest, lambda a: (50 + 2 * a.width,) * 4),
+        "trunc_nearest": Price(_rep4_nearest, fixed(19, 19, 19, 19)),
         "lt": Price(_rep4_lt, lambda a: (lg(a.bits) + 8,) * 4),
         "reveal": Price(lambda a: (8 * a.n + 32,) * 4, fixed(3, 3, 3, 3)),
     },
@@ -61,8 +62,8 @@ PS_REP_RING = Protocol(
         "mul": _per_product(39),
         "dot": _per_product(39),
         "matmul": _per_product(39),
-        "trunc_safe": Price(each(3, 700), fixed(30, 30, 30)),
-        "trunc_nearest": Price(each(3, 660), fixed(29, 29, 29)),
+        "trunc_safe": Price(each(3, 640), fixed(17, 17, 17)),
+        "trunc_nearest": Price(each(3, 600), fixed(9, 9, 9)),
         "lt": Price(lambda a: (round((62 + 5.1 * a.bits) * a.n),) * 3, fixed(26, 26, 26)),
         "reveal": Price(lambda a: (0, 8 * a.n, 0), fixed(1, 1, 0)),
     },
@@ -81,8 +82,8 @@ SY_REP_RING = Protocol(
         "mul": Price(each(3, 26), fixed(1, 1, 1)),
         "dot": Price(each(3, 26), fixed(2, 2, 2)),
         "matmul": Price(each(3, 26), fixed(2, 2, 2)),
-        "trunc_safe": Price(each(3, 800), fixed(51, 51, 51)),
-        "trunc_nearest": Price(each(3, 730), fixed(27, 27, 27)),
+        "trunc_safe": Price(each(3, 750), fixed(38, 38, 38)),
+        "trunc_nearest": Price(each(3, 650), fixed(13, 13, 13)),
         "lt": Price(lambda a: (round((58 + 5.7 * a.bits) * a.n),) * 3, fixed(23, 23, 23)),
         "reveal": Price(lambda a: tuple(101000 + round(r * a.n) for r in (36, 62, 36)), fixed(29, 28, 28)),
     },

@@ -3,6 +3,9 @@
 Bytes add up. Rounds follow the schedule that the MP-SPDZ compiler makes of the emitted source: independent instructions
 of one kind at the same depth (communicating operations on the longest path to them) share their rounds, instructions of
 different kinds do not. A loop costs its body times its count.
+
+Where a protocol prepares material (triples, random bits), an operation's bytes include what is sent to prepare its own;
+what MP-SPDZ prepares beyond that, since it works in batches, is a row of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mpcc.compiler.cost.tables import PROTOCOLS, Amount, PerParty, Protocol
+from mpcc.compiler.cost.prices import Amount, Need, PerParty, Price, Protocol
+from mpcc.compiler.cost.tables import PROTOCOLS
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.ring import RingGraph, RingNode
 
@@ -38,7 +42,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes over all parties and rounds of the busiest one; offline is zero where a protocol needs no preprocessing."""
+    """Bytes over all parties and rounds of the busiest one.
+
+    All bytes of an inference are in `bytes_online`, as the parties count them; `bytes_offline` says how many of these
+    prepare material that depends on no input (zero where a protocol prepares nothing).
+    """
 
     protocol: str
     rows: tuple[Row, ...] = ()
@@ -118,16 +126,21 @@ def estimate(graph: RingGraph, protocol: str, *, network: str = "lan") -> Cost:
         raise MpccError(f"no costs for the protocol {protocol!r}", todo=f"known: {', '.join(PROTOCOLS)}")
     if network not in NETWORKS:
         raise MpccError(f"unknown network {network!r}", todo=f"known: {', '.join(NETWORKS)}")
-    rows = _rows(graph, table, 1)
+    needs: dict[Need, int] = {}
+    rows = _rows(graph, table, 1, needs)
+    surplus, offline = _prepared(table, needs)
+    rows += surplus
     inputs = _input_bytes(graph, table)
     weights = sum(
-        math.prod(n.type.shape) * len(n.strs_attr("tensors")) for n, _ in graph.walk() if n.op == "param" and not n.type.public
+        math.prod(n.type.shape) * len(n.strs_attr("tensors"))
+        for n, _ in graph.walk()
+        if n.op == "param" and not n.type.public
     )
     provisioning = sum(table.prices["input_provider"].bytes(Amount(weights)))
     revealed = [r for r in rows if r.primitive == "reveal"]
     inputs += sum(r.bytes for r in revealed)
     return Cost(protocol, tuple(r for r in rows if r.primitive != "reveal"), inputs, provisioning, network,
-                parties=table.parties)  # fmt: skip
+                bytes_offline=offline, parties=table.parties)  # fmt: skip
 
 
 def _input_bytes(graph: RingGraph, table: Protocol) -> int:
@@ -139,8 +152,36 @@ def _input_bytes(graph: RingGraph, table: Protocol) -> int:
     return total
 
 
-def _rows(graph: RingGraph, table: Protocol, times: int) -> list[Row]:
-    """One row per (depth, kind) group and layer; the group's rounds go to its first member."""
+def _prepared(table: Protocol, needs: Mapping[Need, int]) -> tuple[list[Row], int]:
+    """What batches of preparation cost beyond what is used, and the bytes of all preparation."""
+    total = _add(*(table.supply(need, n, True) for need, n in needs.items()), parties=table.parties)
+    used = _add(*(table.supply(need, n, False) for need, n in needs.items()), parties=table.parties)
+    surplus = tuple(max(0, t - u) for t, u in zip(total, used, strict=True))
+    row = Row("", "", "prepared beyond need", 1, 0, surplus, (0,) * table.parties)
+    return ([row] if any(surplus) else []), sum(total)
+
+
+def _amount(node: RingNode, operands: list[RingNode]) -> Amount:
+    """What a node buys."""
+    n, shapes = node.type.elements, [o.type.shape for o in operands]
+    if node.op == "dot":
+        return Amount(n, terms=shapes[0][-1])
+    if node.op == "matmul":
+        rows, columns = node.type.shape[-2:]
+        return Amount(n, terms=shapes[0][-1], rows=rows, columns=columns, count=n // (rows * columns))
+    if node.op == "trunc":
+        return Amount(n, node.int_attr("bits"), node.int_attr("width"))
+    return Amount(n, node.int_attr("bits")) if node.op == "lt" else Amount(n)
+
+
+def _bytes(price: Price, amount: Amount, table: Protocol) -> PerParty:
+    """What is sent while the primitive runs, and to prepare what it needs."""
+    prepared = [table.supply(need, n, False) for need, n in price.needs(amount).items()]
+    return _add(price.bytes(amount), *prepared, parties=table.parties)
+
+
+def _rows(graph: RingGraph, table: Protocol, times: int, needs: dict[Need, int]) -> list[Row]:
+    """One row per (depth, kind) group and layer; the group's rounds go to its first member. `needs` is added up."""
     depth: dict[str, int] = {}
     public: dict[str, bool] = {n.name: n.type.public for n in graph}
     groups: dict[tuple[int, str, int], list[RingNode]] = {}
@@ -152,17 +193,19 @@ def _rows(graph: RingGraph, table: Protocol, times: int) -> list[Row]:
             groups.setdefault((level, key, _kind(node, key)), []).append(node)
             level += 1
         if node.body is not None:
-            rows += _rows(node.body, table, times * node.int_attr("count"))
+            rows += _rows(node.body, table, times * node.int_attr("count"), needs)
             level += 1
         depth[node.name] = level
     for (_, key, _), members in groups.items():
         price = table.prices[key]
         for i, node in enumerate(members):
-            amount = Amount(node.type.elements, node.int_attr("bits") if node.op in ("lt", "trunc") else 0)
-            rounds = price.rounds(amount) if i == 0 else (0,) * table.parties
+            amount = _amount(node, [graph[name] for name in node.inputs])
+            for need, n in price.needs(amount).items():
+                needs[need] = needs.get(need, 0) + times * n
+            rounds = price.rounds(amount) if i == 0 or not price.merged else (0,) * table.parties
             rows.append(
                 Row(node.origin.layer, node.origin.graph_op, key, times, amount.n * times,
-                    tuple(times * v for v in price.bytes(amount)), tuple(times * r for r in rounds))
+                    tuple(times * v for v in _bytes(price, amount, table)), tuple(times * r for r in rounds))
             )  # fmt: skip
     return rows
 

@@ -1,4 +1,4 @@
-"""How price lists are written: what is bought, what it costs while a program runs, and what has to be prepared for it."""
+"""How price lists are written: what is bought, what it costs while a program runs, and what must be prepared."""
 
 from __future__ import annotations
 

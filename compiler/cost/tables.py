@@ -6,54 +6,13 @@ Measured on MP-SPDZ 3a0a7b1 primitive by primitive; the formulas reproduce the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-PerParty = tuple[int, ...]
+from mpcc.compiler.cost.malicious import PS_REP_RING, REP4_RING, SY_REP_RING
+from mpcc.compiler.cost.prices import Amount, PerParty, Price, Protocol, each, fixed, lg
+from mpcc.compiler.cost.two_party import DEALER_RING, SEMI2K
 
-
-@dataclass(frozen=True)
-class Amount:
-    """How much of a primitive is done at once: `n` elements, and its `bits` attribute (comparisons, truncations)."""
-
-    n: int
-    bits: int = 0
-
-    @property
-    def words(self) -> int:
-        """Bytes of one bit per element: MP-SPDZ packs up to 640 of them in bytes, more in 64-bit words."""
-        return -(-self.n // 8) if self.n <= 640 else 8 * -(-self.n // 64)
-
-
-def lg(x: int) -> int:
-    """ceil(log2 x)."""
-    return (x - 1).bit_length()
-
-
-@dataclass(frozen=True)
-class Price:
-    """Bytes sent and rounds counted by every party."""
-
-    bytes: Callable[[Amount], PerParty]
-    rounds: Callable[[Amount], PerParty]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """A protocol's name as MP-SPDZ has it, its security in plain words, and its price list."""
-
-    name: str
-    parties: int
-    security: str
-    prices: Mapping[str, Price]
-
-
-def _each(bytes_per_element: int) -> Callable[[Amount], PerParty]:
-    return lambda a: (bytes_per_element * a.n,) * 3
-
-
-def _fixed(*rounds: int) -> Callable[[Amount], PerParty]:
-    return lambda a: rounds
+__all__ = ["PROTOCOLS", "RING", "Amount", "PerParty", "Price", "Protocol"]
 
 
 def _ring_comparison(a: Amount) -> PerParty:
@@ -76,23 +35,26 @@ def _ring_nearest_rounds(a: Amount) -> PerParty:
 RING = Protocol(
     name="ring",
     parties=3,
-    security="semi-honest, honest majority: any one of the three parties may be corrupted, two together learn everything",
+    security="semi-honest, honest majority: any one of the three parties may be corrupted, two together learn "
+    "everything",
     prices={
-        "input_client": Price(lambda a: (8 * a.n, 0, 0), _fixed(1, 0, 1)),
-        "input_public": Price(lambda a: (16 * a.n, 8 * a.n, 8 * a.n), _fixed(2, 1, 2)),
-        "input_provider": Price(lambda a: (0, 8 * a.n, 0), _fixed(1, 1, 0)),
-        "mul": Price(_each(8), _fixed(1, 1, 1)),
-        "dot": Price(_each(8), _fixed(1, 1, 1)),
-        "matmul": Price(_each(8), _fixed(1, 1, 1)),
-        "trunc_safe": Price(lambda a: (8 * a.n, 16 * a.n, 8 * a.n), _fixed(2, 2, 1)),
-        "trunc_local": Price(lambda a: (0, 0, 8 * a.n), _fixed(0, 1, 1)),
+        "input_client": Price(lambda a: (8 * a.n, 0, 0), fixed(1, 0, 1)),
+        "input_public": Price(lambda a: (16 * a.n, 8 * a.n, 8 * a.n), fixed(2, 1, 2)),
+        "input_provider": Price(lambda a: (0, 8 * a.n, 0), fixed(1, 1, 0)),
+        "mul": Price(each(3, 8), fixed(1, 1, 1)),
+        "dot": Price(each(3, 8), fixed(1, 1, 1)),
+        "matmul": Price(each(3, 8), fixed(1, 1, 1)),
+        "trunc_safe": Price(lambda a: (8 * a.n, 16 * a.n, 8 * a.n), fixed(2, 2, 1)),
+        "trunc_local": Price(lambda a: (0, 0, 8 * a.n), fixed(0, 1, 1)),
         "trunc_nearest": Price(_ring_nearest, _ring_nearest_rounds),
         "lt": Price(
             _ring_comparison,
             lambda a: (lg(a.bits - 1) + 3, lg(a.bits - 1) + 2, lg(a.bits - 1) + 3) if a.bits > 2 else (3, 2, 3),
         ),
-        "reveal": Price(lambda a: (0, 8 * a.n, 0), _fixed(1, 1, 0)),
+        "reveal": Price(lambda a: (0, 8 * a.n, 0), fixed(1, 1, 0)),
     },
 )
 
-PROTOCOLS: Mapping[str, Protocol] = {RING.name: RING}
+PROTOCOLS: Mapping[str, Protocol] = {
+    p.name: p for p in (RING, DEALER_RING, SEMI2K, REP4_RING, PS_REP_RING, SY_REP_RING)
+}

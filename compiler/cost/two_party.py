@@ -1,8 +1,9 @@
 """Two parties: with a dealer who prepares everything, and alone (oblivious transfer).
 
 Both run Beaver's protocol on additive shares, so every secret product is opened masked and needs a prepared triple.
-Measured on MP-SPDZ 3a0a7b1 primitive by primitive. The dealer's formulas reproduce the counters but for some tens of
-bytes of framing per call; those of semi2k do for products, and within a few percent for the rest.
+Measured on MP-SPDZ 3a0a7b1 primitive by primitive. The dealer's bytes reproduce the counters but for some tens of
+bytes of framing per call; those of semi2k do for products, and within a few percent for the rest. Rounds are those of
+a whole model, in which one delivery of prepared material serves several operations.
 """
 
 from __future__ import annotations
@@ -81,25 +82,25 @@ def _dealer_carries(a: Amount, ring: int, ands: int, openings: int) -> PerParty:
 
 
 def _dealer_lt_rounds(a: Amount) -> PerParty:
-    return (2 * lg(a.bits - 1) + 10, 2 * lg(a.bits - 1) + 11, 7)
+    return (2 * lg(a.bits - 1) + 6, 2 * lg(a.bits - 1) + 7, 3)
 
 
 DEALER_RING = Protocol(
     name="dealer-ring",
     parties=3,
-    security="semi-honest, two parties and a trusted dealer: client and provider learn nothing as long as neither of them "
-    "works together with the dealer, who prepares random numbers and never sees a value",
+    security="semi-honest, two parties and a trusted dealer: client and provider learn nothing as long as neither of "
+    "them works together with the dealer, who prepares random numbers and never sees a value",
     prices={
         "input_client": Price(fixed(0, 0, 0), fixed(0, 1, 1)),
         "input_public": Price(lambda a: (8 * a.n, 8 * a.n, 0), fixed(3, 3, 1)),
         "input_provider": Price(lambda a: (0, 0, 32 if a.n else 0), fixed(1, 1, 1)),
-        "mul": Price(lambda a: (16 * a.n, 16 * a.n, 0), fixed(3, 2, 1), _triples),
-        "dot": Price(lambda a: (16 * a.products, 16 * a.products, 0), fixed(3, 2, 1), _triples),
-        "matmul": Price(_masked_operands, lambda a: (2 * a.count, 3 * a.count, a.count), _matrices, merged=False),
-        "trunc_safe": Price(lambda a: (8 * a.n, 8 * a.n, 0), fixed(7, 6, 6), _dealer_trunc),
+        "mul": Price(lambda a: (16 * a.n, 16 * a.n, 0), fixed(2, 2, 0), _triples),
+        "dot": Price(lambda a: (16 * a.products, 16 * a.products, 0), fixed(2, 2, 0), _triples),
+        "matmul": Price(_masked_operands, lambda a: (3 * a.count, 3 * a.count, a.count), _matrices, merged=False),
+        "trunc_safe": Price(lambda a: (8 * a.n, 8 * a.n, 0), fixed(3, 3, 1), _dealer_trunc),
         "trunc_nearest": Price(
             lambda a: _dealer_carries(a, 2, carry_ands(a.bits) + carry_ands(a.width - a.bits + 1), 2),
-            lambda a: (2 * lg(a.bits) + 27, 2 * lg(a.bits) + 25, 10),
+            lambda a: (2 * lg(a.bits) + 21, 2 * lg(a.bits) + 19, 2),
             _dealer_nearest,
         ),
         "lt": Price(lambda a: _dealer_carries(a, 1, carry_ands(a.bits - 1), 1), _dealer_lt_rounds, _dealer_lt),
@@ -154,8 +155,9 @@ SEMI2K = Protocol(
         "dot": Price(lambda a: (16 * a.products,) * 2, _ot_rounds, _triples),
         "matmul": Price(lambda a: (16 * a.products,) * 2, _ot_rounds, _triples),
         "trunc_safe": Price(lambda a: (8 * a.n,) * 2, lambda a: (5 + a.n // 80,) * 2, lambda a: {(BIT, 0): 64 * a.n}),
+        "trunc_local": Price(fixed(0, 0), fixed(0, 0)),
         "trunc_nearest": Price(
-            lambda a: _ot_bits(_ot_nearest_ands(a)), lambda a: (28 + a.n // 160,) * 2,
+            lambda a: _ot_bits(_ot_nearest_ands(a)), lambda a: (16 + a.n // 400,) * 2,
             lambda a: {(AND, 0): _ot_nearest_ands(a), (DABIT, 0): 2 * a.n},
         ),
         "lt": Price(

@@ -26,8 +26,8 @@ def run(program: StableHlo, values: Mapping[str, np.ndarray], protocol: str = "a
     source = spu.CompilationSource(spu.SourceIRType.STABLEHLO, program.text.encode(), visibilities)
     code = spu.compile(source, spu.CompilerOptions())
     io = spu.IoWrapper(parties, config)
-    shares = [io.MakeShares(np.ascontiguousarray(values[i.tensor], np.float32), v, -1)
-              for i, v in zip(program.inputs, visibilities, strict=True)]  # fmt: skip
+    arrays = [np.array(values[i.tensor] if i.value is None else i.value, np.float32) for i in program.inputs]
+    shares = [io.MakeShares(array, v, -1) for array, v in zip(arrays, visibilities, strict=True)]
     names = [f"out{i}" for i in range(len(program.outputs))]
     exe = spu.Executable(name="t", input_names=[f"in{i}" for i in range(len(shares))], output_names=names, code=code)
     desc = spu.link.Desc()

@@ -90,8 +90,9 @@ def test_layers_have_their_own_names_and_errors():
 
 def test_bounds_that_were_too_small_are_warned_of():
     program = tiny.prefix_program()
-    nodes = tuple(dataclasses.replace(n, type=dataclasses.replace(n.type, bound=n.type.bound / 8))
-                  if n.op == "trunc" and n.origin.layer == "classifier" else n for n in program.bundle.ring)  # fmt: skip
+    tighter = {n.name: dataclasses.replace(n.type, bound=n.type.bound / 8) for n in program.bundle.ring
+               if n.op == "trunc" and n.origin.layer == "classifier"}  # fmt: skip
+    nodes = tuple(dataclasses.replace(n, type=tighter.get(n.name, n.type)) for n in program.bundle.ring)
     ring = dataclasses.replace(program.bundle.ring, nodes=nodes)
     changed = dataclasses.replace(program, bundle=dataclasses.replace(program.bundle, ring=ring))
     result = verify(changed, SAMPLES, engine="emulator", layers=True)

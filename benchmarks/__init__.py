@@ -1,0 +1,1 @@
+"""Measured comparisons with what else runs PyTorch models on MP-SPDZ; see docs/performance.md."""

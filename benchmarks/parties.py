@@ -1,0 +1,101 @@
+"""Compile a program on the MP-SPDZ of this machine, run it by three parties, and read their counters.
+
+Both sides of a comparison go through `measure`, so nothing but the program and its inputs differs.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpcc.runtime.keys import install, make_identity
+from mpcc.runtime.mp_spdz import compile_source, environment, party_command, program_name, working_folder
+from mpcc.runtime.mp_spdz_home import find_home, party_binary
+from mpcc.runtime.parties import Limits, Party, run_parties
+
+PROTOCOL = "ring"
+PARTIES = 3
+_INFERENCE = re.compile(r"^Stopped timer 1 at (\S+) \((\S+) MB, (\d+) rounds\)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One inference by three parties: their counters, and what compiling the program took."""
+
+    bytes_by_party: tuple[int, ...]
+    rounds_by_party: tuple[int, ...]
+    seconds: float
+    compile_seconds: float
+    byte_code: int
+    output: bytes
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.bytes_by_party)
+
+    @property
+    def rounds(self) -> int:
+        return max(self.rounds_by_party)
+
+
+def measure(source: str, prepare: Callable[[Path], None], streams: Callable[[Path], tuple[bytes, ...]],
+            trunc_error: bool) -> Measurement:  # fmt: skip
+    """Compile and run `source`.
+
+    Args:
+        prepare: is given the folder before the program is compiled in it.
+        streams: is given the same folder afterwards; what each party reads as its binary input.
+        trunc_error: run the parties with the flags that mpcc runs them with, else with MP-SPDZ's own defaults.
+    """
+    home = find_home()
+    binary = party_binary(home, PROTOCOL)
+    with working_folder() as (work, watchdog):
+        folder = work / "program"
+        folder.mkdir()
+        prepare(folder)
+        compile_seconds = compile_source(source, PROTOCOL, home, folder, watchdog)
+        identities = [make_identity(player) for player in range(PARTIES)]
+        parties = [_party(work, player, binary, stream, trunc_error) for player, stream in enumerate(streams(folder))]
+        for party, identity in zip(parties, identities, strict=True):
+            install(party.folder / "Player-Data", identity, {i.name: i.certificate for i in identities})
+        run_parties(parties, watchdog, environment(), Limits(start=120.0, idle=120.0))
+        counters = [_counters(party) for party in parties]
+        output = (parties[0].folder / "Player-Data" / "Binary-Output-P0-0").read_bytes()
+        return Measurement(
+            bytes_by_party=tuple(c[1] for c in counters),
+            rounds_by_party=tuple(c[2] for c in counters),
+            seconds=max(c[0] for c in counters),
+            compile_seconds=compile_seconds,
+            byte_code=_byte_code(folder),
+            output=output,
+        )
+
+
+def _party(work: Path, player: int, binary: Path, stream: bytes, trunc_error: bool) -> Party:
+    """One party's folder: the program, the keys, and its input."""
+    folder = work / f"party{player}"
+    data = folder / "Player-Data"
+    data.mkdir(parents=True)
+    shutil.copytree(work / "program" / "Programs", folder / "Programs")
+    (data / f"Input-Binary-P{player}-0").write_bytes(stream)
+    command = party_command(binary, player)
+    if not trunc_error:
+        at = command.index("--trunc-error")
+        command = command[:at] + command[at + 2 :]
+    return Party(player, f"party {player}", folder, command)
+
+
+def _counters(party: Party) -> tuple[float, int, int]:
+    """Seconds, bytes and rounds of a party's inference."""
+    found = _INFERENCE.search(party.stdout.read_text("utf-8", "replace"))
+    if found is None:
+        raise RuntimeError(f"party {party.player} printed no timer")
+    return float(found[1]), round(float(found[2]) * 1e6), int(found[3])
+
+
+def _byte_code(folder: Path) -> int:
+    """Size of all tapes of the program."""
+    return sum(path.stat().st_size for path in (folder / "Programs" / "Bytecode").glob(f"{program_name()}*"))

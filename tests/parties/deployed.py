@@ -1,0 +1,95 @@
+"""A tiny program, split among three folders, each with its own key; and running `mpcc party` there."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import tiny_programs as tiny
+
+from mpcc.program import Program
+from mpcc.runtime.keys import fingerprint, make_identity, save_identity
+from mpcc.runtime.parties import free_ports
+from mpcc.split import split_program
+
+ROLES = ("client", "provider", "helper")
+LIMIT = 30.0
+
+
+class Deployed:
+    """Folders client/, provider/ and helper/, each with its part, its key, all certificates and hosts.toml."""
+
+    def __init__(self, folder: Path, program: Program) -> None:
+        self.folder, self.running = folder, {}
+        program.save(folder / "prog.mpc")
+        split_program(folder / "prog.mpc", folder / "parts", ROLES)
+        for role in ROLES:
+            (self.at(role) / "tmp").mkdir()
+        self.identities = {role: make_identity(player) for player, role in enumerate(ROLES)}
+        self.give_keys()
+        blocked = folder / "no_torch"
+        blocked.mkdir()
+        for name in ("torch", "transformers"):
+            (blocked / f"{name}.py").write_text("raise ImportError('this role has no torch')\n")
+
+    def at(self, role: str) -> Path:
+        return self.folder / "parts" / role
+
+    def give_keys(self) -> None:
+        """Each role's own key, everybody's certificate, and the same hosts.toml, with fresh ports."""
+        self.ports = dict(zip(ROLES, free_ports(3), strict=True))
+        for role in ROLES:
+            folder = self.at(role) / "keys"
+            shutil.rmtree(folder, ignore_errors=True)
+            save_identity(folder, role, self.identities[role])
+            for other in ROLES:
+                (folder / f"{other}.pem").write_bytes(self.identities[other].certificate)
+            (folder / "hosts.toml").write_text("".join(self.entry(other) for other in ROLES))
+
+    def entry(self, role: str, mark: str = "") -> str:
+        mark = mark or fingerprint(self.identities[role].certificate)
+        return f'[{role}]\nhost = "127.0.0.1"\nport = {self.ports[role]}\ncertificate = "{role}.pem"\n' \
+               f'fingerprint = "{mark}"\n\n'
+
+    def start(self, role: str, *options: str, **environment: str) -> subprocess.Popen:
+        """`mpcc party` in the role's folder, where provider and helper cannot import torch."""
+        command = [sys.executable, "-m", "mpcc", "party", "prog.mpc", "--role", role, "--hosts", "keys/hosts.toml"]
+        env = {**os.environ, "TMPDIR": str(self.at(role) / "tmp"), **environment}
+        env.pop("MPCC_KEEP_WORK", None) if "MPCC_KEEP_WORK" not in environment else None
+        if role != "client":
+            env["PYTHONPATH"] = str(self.folder / "no_torch")
+        self.running[role] = subprocess.Popen(
+            [*command, *options], cwd=self.at(role), env=env, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        return self.running[role]
+
+    def finish(self, *roles: str) -> dict[str, tuple[int, str, str]]:
+        """Exit code, stdout and stderr of each role that was started, within LIMIT seconds."""
+        found = {}
+        for role in roles or list(self.running):
+            process = self.running.pop(role)
+            try:
+                out, err = process.communicate(timeout=LIMIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            found[role] = (process.returncode, out, err)
+        return found
+
+    def run(self, *options: str, client: tuple[str, ...] = (), **environment: str) -> dict[str, tuple[int, str, str]]:
+        """All roles with the same options."""
+        for role in ROLES:
+            self.start(role, *options, *(client if role == "client" else ()), **environment)
+        return self.finish()
+
+    def kill(self) -> None:
+        for process in self.running.values():
+            process.kill()
+            process.communicate()
+        self.running.clear()
+
+
+def program() -> Program:
+    return tiny.private_program()
