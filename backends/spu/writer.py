@@ -130,13 +130,12 @@ class Writer:
         if abs(factor) >= _SMALL or factor == 0 or math.frexp(abs(factor))[0] == 0.5:
             return self.mul(x, self.constant(factor, x.shape))
         exponent = math.frexp(abs(factor))[1] - 1
-        near = self.mul(x, self.constant(factor * 2.0**-exponent, x.shape))
-        return self.step(near, 2.0**exponent)
+        return self.step(self.step(x, factor * 2.0**-exponent), 2.0**exponent)
 
     def step(self, x: Value, factor: float) -> Value:
-        """x * factor, done here and exactly so: the compiler would join or move a constant, and lose its bits.
+        """x * factor, done here and nowhere else: the compiler would join or move a constant, and lose its bits.
 
-        The factor, a power of two, is an argument of the program, public and known from the beginning.
+        The factor is a public argument of the program, known from the beginning.
         """
         if factor == 1:
             return x
