@@ -64,11 +64,12 @@ class Subject:
     expected: list[torch.Tensor]
     stack: Stack
     output: str
-    secure_runs: int = 1
 
 
-def subject(name: str, tokens: int = 0) -> Subject:
-    """The subject of this name; `tokens` overrides the length of a random one."""
+def subject(name: str) -> Subject:
+    """The subject of this name."""
+    if name not in SHAPES:
+        raise ValueError(f"unknown shape {name!r}; known: {', '.join(SHAPES)}")
     if name in RANDOM:
         return _random(name, *RANDOM[name])
     return _sentiment(name)
@@ -161,7 +162,19 @@ def _stack_of(model: BertForSequenceClassification, review: Inputs) -> Stack:
     """The same model for the importer; its reference attends to padding too, as the importer does."""
     bert, state = model.bert, model.state_dict()
     weights = {name.replace("bert.encoder.layer.", "layers."): x for name, x in state.items() if ".layer." in name}
-    weights |= {name.removeprefix("bert."): x for name, x in state.items() if name.startswith(("bert.pooler", "classifier"))}
+    weights |= {
+        name.removeprefix("bert."): x for name, x in state.items() if name.startswith(("bert.pooler", "classifier"))
+    }
     hidden = bert.embeddings(input_ids=review["input_ids"], token_type_ids=review.get("token_type_ids"))
     unmasked = {**review, "attention_mask": torch.ones_like(review["attention_mask"])}
     return Stack("minilm", model.config, weights, model.config.num_labels, hidden, _reference(model, unmasked))
+
+
+def first_layers(stack: Stack, layers: int) -> Stack:
+    """The stack cut to its first layers (0: all of it), without a head; its reference no longer holds."""
+    if layers in (0, stack.config.num_hidden_layers):
+        return stack
+    config = BertConfig(**{**{key: getattr(stack.config, key) for key in CONFIG_KEYS}, "num_hidden_layers": layers})
+    kept = tuple(f"layers.{i}." for i in range(layers))
+    weights = {name: x for name, x in stack.weights.items() if name.startswith(kept)}
+    return Stack(f"{stack.key}-{layers}", config, weights, 0, stack.hidden, torch.zeros_like(stack.hidden))

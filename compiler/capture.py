@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any, Union
 
 import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.frontend import KINDS, translate
 from mpcc.compiler.ir import Graph, without_dead_nodes
@@ -26,9 +30,6 @@ from mpcc.compiler.sources import (
     forward_names,
     load,
 )  # fmt: skip
-from torch import nn
-from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 
 Inputs = Union[Mapping[str, torch.Tensor], Sequence[torch.Tensor]]
 

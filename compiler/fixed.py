@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from mpcc.compiler.errors import InputError, RangeError
 from numpy.typing import NDArray
+
+from mpcc.compiler.errors import InputError, RangeError
 
 VALUE_BITS = 62  # |integer| < 2^62: sign, and one bit for the offset that signed truncation adds
 

@@ -14,13 +14,14 @@ from pathlib import PurePath
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind
+from torch.fx import Node as FxNode
+
 from mpcc.compiler.errors import InternalError, MpccError, UnsupportedError
 from mpcc.compiler.ir import Attr, Graph, Node, Origin, TensorType, attributes
 from mpcc.compiler.ops import ATEN, REGISTRY
 from mpcc.compiler.ops.base import NotConvertible, Value, from_torch
-from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, InputSpec, OutputKind
-from torch.fx import Node as FxNode
 
 KINDS: Mapping[InputKind, str] = {
     InputKind.PARAMETER: "parameter",

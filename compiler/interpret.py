@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 
 import torch
+
 from mpcc.compiler.errors import InputError, InternalError, MpccError
 from mpcc.compiler.ir import Graph, Node
 from mpcc.compiler.ops import REGISTRY

@@ -67,8 +67,9 @@ class Node:
     """One operation and its single result.
 
     `visibility` (one of VISIBILITIES) and `site` ("compile" | "client" | "provider" | "mpc") are filled in by the
-    label, infer and cut stages; `range` (lowest and highest value seen in calibration) and `stats` (what an approximation needs to know of its
-    argument) by the ranges stage; `members`, inside a repeat, names the node of every iteration before it was rolled.
+    label, infer and cut stages; `range` (lowest and highest value seen in calibration) and `stats` (what an
+    approximation needs to know of its argument) by the ranges stage; `members`, inside a repeat, names the node of
+    every iteration before it was rolled.
     """
 
     name: str

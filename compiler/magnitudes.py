@@ -28,7 +28,9 @@ def truncation_magnitudes(ring: RingGraph, client: Graph, tensors: Mapping[str, 
     for seed, sample in enumerate(samples[:PROFILE_SAMPLES]):
         values = run_graph(client, dict(sample), tensors)
         inputs = {
-            n.str_attr("name"): encode(values[n.str_attr("name")].numpy(), n.type.frac_bits) for n in ring if n.op == "input"
+            n.str_attr("name"): encode(values[n.str_attr("name")].numpy(), n.type.frac_bits)
+            for n in ring
+            if n.op == "input"
         }
         seen = run(ring, inputs, params, seed=seed, check=False, profile=True).magnitudes
         for name, mean in seen.items():

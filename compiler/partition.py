@@ -68,7 +68,7 @@ class Partition:
 
     @staticmethod
     def from_peft(base: str | Path | torch.nn.Module | Mapping[str, torch.Tensor]) -> Partition:
-        """As `from_base`, for a model that must have PEFT's structure: adapter tensors stay private whatever they hold."""
+        """As `from_base`, for a model that must have PEFT's structure: adapter tensors stay private."""
         return replace(Partition.from_base(base), needs_adapter=True)
 
     @staticmethod
@@ -81,7 +81,9 @@ class Partition:
         table = _read_rules(rules) if isinstance(rules, (str, Path)) else rules
         unknown = sorted(set(table) - {"public", "private"})
         if unknown:
-            raise PartitionError(f"unknown key {unknown[0]!r} in the partition rules", todo='use "public" and "private"')
+            raise PartitionError(
+                f"unknown key {unknown[0]!r} in the partition rules", todo='use "public" and "private"'
+            )
         for key, globs in table.items():
             if isinstance(globs, str) or not all(isinstance(g, str) for g in globs):
                 raise PartitionError(f"{key!r} in the partition rules is not a list of names")
@@ -91,7 +93,7 @@ class Partition:
         """Evidence for every tensor of the model, in the store's order.
 
         Raises:
-            PartitionError: the base does not match, rules contradict each other or match nothing, tied weights disagree.
+            PartitionError: rules contradict each other or match nothing, tied weights disagree.
         """
         used = [str(n.attr("tensor")) for n in model.graph if n.op == "param"]
         names = list(dict.fromkeys(used))
@@ -178,8 +180,8 @@ def check_base(model: Captured, partition: Partition) -> None:
     if len(wrong) * 2 > len(matches):
         first = wrong[0]
         raise PartitionError(
-            f"the base {partition.base_name} does not match: {len(wrong)} of {len(matches)} tensors have another shape, "
-            f"{first} is {tuple(model.tensors[first].shape)}, not {tuple(partition.base[matches[first]].shape)}",
+            f"the base {partition.base_name} does not match: {len(wrong)} of {len(matches)} tensors have another "
+            f"shape, {first} is {tuple(model.tensors[first].shape)}, not {tuple(partition.base[matches[first]].shape)}",
             todo="name the open checkpoint that the model was fine-tuned from",
         )
 

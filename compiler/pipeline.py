@@ -71,8 +71,8 @@ class Options:
 class Compiled:
     """The result of every stage that later steps need.
 
-    `graph` is the labelled graph of the model, before it was rewritten; `tensors` holds weights of all visibilities (the
-    provider's); `recovered` says how LayerNorm results that are not computed follow from values that are.
+    `graph` is the labelled graph of the model, before it was rewritten; `tensors` holds weights of all visibilities
+    (the provider's); `recovered` says how LayerNorm results that are not computed follow from values that are.
     """
 
     graph: Graph
@@ -170,7 +170,10 @@ def assign_roles(graph: Graph, options: Options) -> Graph:
         if name not in names:
             raise MpccError(f"there is no input {name!r} to make public", todo=f"inputs: {', '.join(sorted(names))}")
     return graph.with_nodes(
-        [n.with_attrs(role="public" if n.name in options.public_inputs else "client") if n.op == "input" else n for n in graph]
+        [
+            n.with_attrs(role="public" if n.name in options.public_inputs else "client") if n.op == "input" else n
+            for n in graph
+        ]
     )
 
 
@@ -208,5 +211,3 @@ def settings_for(options: Options, regions: Regions, tensors: Mapping[str, torch
 def visibility_of_outputs(graph: Graph) -> dict[str, str]:
     """Output name -> visibility; an output that is not secret needs no MPC."""
     return {name: graph[node].visibility for name, node in graph.outputs}
-
-

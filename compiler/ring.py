@@ -13,12 +13,12 @@ implements the primitives and nothing else.
     add, sub   a, b          -                       equal frac_bits
     mul_const  a             value, shift            a * value, frac_bits + shift (value 1: reinterpretation, free)
     sum        a             dim                     over one dimension, kept with size 1
-    layout     a...          kind, ...               reshape | permute | slice | expand | concat: moves data, computes nothing
+    layout     a...          kind, ...               reshape | permute | slice | expand | concat: moves data only
     mul        a, b          -                       element-wise, frac_bits add up
     dot        a, b          -                       sum over the last dimension of a * b, kept with size 1
     matmul     a, b          -                       [..., n, k] x [..., k, m], leading dimensions equal
     trunc      a             bits, variant           a / 2^bits; variant local | safe | nearest
-    rescale    a             frac_bits               "bring to this scale"; the truncation pass turns it into trunc or mul_const
+    rescale    a             frac_bits               wanted scale; the truncation pass makes it trunc or mul_const
     lt         a             bits                    1 where a < 0 else 0, frac_bits 0; |integer| < 2^(bits - 1)
     select     c, a, b       -                       c ? a : b for c in {0, 1}
     reveal     a             name, to                opened to one role only

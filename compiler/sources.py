@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mpcc.compiler.errors import MpccError
 from torch import nn
 from torch.export import ExportedProgram
+
+from mpcc.compiler.errors import MpccError
 
 MODEL_ENTRY, META_ENTRY, TOKENIZER_ENTRY = "model.pt2", "mpcc.json", "tokenizer.json"
 FORMAT, VERSION = "mpcc-model", 1

@@ -56,9 +56,10 @@ def _first_that_serves() -> tuple[Engine, str]:
 
 
 def _check_mp_spdz() -> str:
-    from mpcc.runtime.mp_spdz_home import find_home
+    from mpcc.runtime.mp_spdz_home import VARIABLE, find_home
 
-    return str(find_home().path)
+    find_home()
+    return os.environ.get(VARIABLE, "")
 
 
 def _spu() -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from mpcc.program import Program, Result
+    from mpcc.runtime.parties import Limits
     from mpcc.runtime.session import Site
 
 Progress = Callable[[str], None]
@@ -51,7 +52,7 @@ def provision_program(program: Program, state: Path, *, progress: Progress | Non
 def run_session(program: Program, inputs: Iterable[Mapping[str, object]], state: Path | None, *,
                 site: Site | None = None, truncate: bool = False, progress: Progress | None = None,
                 on_result: Callable[[Result], None] | None = None,
-                limits: sessions.Limits | None = None) -> tuple[list[Result], Served | None]:  # fmt: skip
+                limits: Limits | None = None) -> tuple[list[Result], Served | None]:  # fmt: skip
     """See `Program.run_many`; with `site` only the client runs here. None for the session if nothing is secret."""
     shared = deployment(program)
     if not shared.outputs:

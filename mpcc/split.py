@@ -17,8 +17,9 @@ OWN = {"client": ("client",), "provider": ("provider",)}
 def split_program(program: Path, out: Path, roles: Sequence[str]) -> list[Path]:
     """Write out/<role>/prog.mpc with its bundle for each role; the new programs' paths.
 
-    The source, the manifest, ring.ir and the public weights that MPC uses go to all; the client's graph, its public
-    weights and tokenizer, and the other graphs, which nobody else needs, only to the client; the private weights only to the provider (folder 0700, files 0600).
+    The source, the manifest, ring.ir and the public weights that MPC uses go to all. The client's graph, its public
+    weights and tokenizer, and the other graphs, which nobody else needs, go to the client; the private weights to the
+    provider (folder 0700, files 0600).
 
     Raises:
         BundleError: a part is missing, or a role's folder holds something already.

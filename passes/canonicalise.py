@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+
 from mpcc.compiler.ir import Graph
 from mpcc.passes.fold_constants import fold_constants
 from mpcc.passes.fuse_attention import fuse_attention

@@ -1,9 +1,9 @@
 """Give every truncation the cheapest variant that a failure budget allows.
 
-In replicated three-party sharing a local truncation (ABY3) costs 8 bytes and one round, a safe one 32 bytes and two. A
-local one of x fails, by an error of 2^(64 - bits), with probability |x| / 2^64, whatever the bits (measured; the sum over
-elements is what counts, so the mean magnitude decides). Truncations become local in order of rising magnitude, that is
-of least failure per byte saved, wherever the sum over all of them stays within the budget.
+In replicated three-party sharing a local truncation (ABY3) costs 8 bytes and one round, a safe one 32 bytes and two.
+A local one of x fails, by an error of 2^(64 - bits), with probability |x| / 2^64, whatever the bits (measured; the sum
+over elements is what counts, so the mean magnitude decides). Truncations become local in order of rising magnitude,
+that is of least failure per byte saved, wherever the sum over all of them stays within the budget.
 
 Given                                     Result
     y = trunc(x) {bits=16, safe}              y = trunc(x) {bits=16, local, width=48}

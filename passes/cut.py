@@ -48,14 +48,18 @@ def cut(graph: Graph) -> Regions:
             nodes.append(replace(node, site="mpc"))
         elif node in shared:
             role = "public" if node.visibility == "public" else "client"
-            nodes.append(replace(node, op="input", inputs=(), attrs=attributes(role=role, whole=_is_whole(graph, node))))
+            nodes.append(
+                replace(node, op="input", inputs=(), attrs=attributes(role=role, whole=_is_whole(graph, node)))
+            )
         elif node.name in names:
             nodes.append(replace(node, op="param", inputs=(), attrs=attributes(tensor=names[node.name])))
         elif node in boundary:
             nodes.append(node)
     mpc = Graph(tuple(nodes), tuple((k, v) for k, v in graph.outputs if v in inside))
     client_outputs = tuple((n.name, n.name) for n in shared)
-    client = without_dead_nodes(Graph(tuple(n for n in graph.nodes if n.name not in inside or n.is_leaf), client_outputs))
+    client = without_dead_nodes(
+        Graph(tuple(n for n in graph.nodes if n.name not in inside or n.is_leaf), client_outputs)
+    )
     return Regions(client, tuple((names[n.name], n.name, n.visibility) for n in prepared), mpc)
 
 

@@ -1,8 +1,8 @@
-"""Everything affine between two non-linearities becomes one matrix product, folded in clear by the owner of the weights.
+"""Everything affine between two non-linearities becomes one matrix product, folded by the owner of the weights.
 
 Given                                                Result
     y0 = layer_norm(x0, gamma0, beta0)                   n0 = rms_norm(x0) {gain}
-    z  = add(linear(c, W, b), y0)                        z  = linear([c, n0], C [W | diag(gamma0) / gain], C (b + beta0))
+    z  = add(linear(c, W, b), y0)                        z  = linear([c, n0], C [W | diag(gamma0) / gain], C(b + beta0))
     y  = layer_norm(z, gamma, beta)                      n  = rms_norm(z) {gain}
     u  = linear(y, V, d)                                 u  = linear(n, V diag(gamma) / gain, d + V beta)
 
@@ -89,7 +89,11 @@ def _value(state: _State, name: str) -> str:
 
 def _gamma(state: _State, like: Node, affine: Affine) -> str:
     """gamma / gain as a vector."""
-    return affine.gamma if affine.gain == 1.0 else _emit(state, like, "gain", "scale", (affine.gamma,), factor=1.0 / affine.gain)
+    return (
+        affine.gamma
+        if affine.gain == 1.0
+        else _emit(state, like, "gain", "scale", (affine.gamma,), factor=1.0 / affine.gain)
+    )
 
 
 def _norm(state: _State, node: Node) -> bool:
@@ -189,7 +193,10 @@ def _fuse(state: _State, node: Node, linear: Node, rest: str, affine: Affine | N
         square, carried = _emit(state, node, "diagonal", "mul", (eye, row)), affine.source
         bias = [_emit(state, node, "beta", "add", (bias[0], affine.beta))] if bias else [affine.beta]
     wide = _emit(state, node, "wide", "concat", (weight, square), dim=1)
-    inputs = [_emit(state, node, "both", "concat", (u, carried), dim=len(node.type.shape) - 1), _centred(state, node, wide, "weight")]
+    inputs = [
+        _emit(state, node, "both", "concat", (u, carried), dim=len(node.type.shape) - 1),
+        _centred(state, node, wide, "weight"),
+    ]
     if bias:
         inputs.append(_centred(state, node, bias[0], "bias"))
     state.nodes[node.name] = replace(node, op="linear", inputs=tuple(inputs), attrs=())

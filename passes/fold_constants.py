@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+
 from mpcc.compiler.interpret import run_graph
 from mpcc.compiler.ir import Graph, Node, attributes, without_dead_nodes
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+
 from mpcc.compiler.ir import Graph, Node, without_dead_nodes
 from mpcc.passes.rewriting import Rewriter, rewrite
 

@@ -4,7 +4,8 @@ Given                                        Result
     w' = mul(w, gamma)   (provider's)            w' = param {tensor="derived.w'"}
     y  = linear(x, w')                           y  = linear(x, w')
 
-Every maximal value that depends on weights and constants alone becomes a parameter of its own; `prepare` gives its data.
+Every maximal value that depends on weights and constants alone becomes a parameter of its own; `prepare` gives its
+data.
 """
 
 from __future__ import annotations
@@ -37,20 +38,26 @@ def hoist_prepared(graph: Graph) -> tuple[Graph, tuple[Prepared, ...]]:
     fixed -= moved_into_mpc(graph, ("provider", "compile"))
     read = {i for n in graph.nodes if n.name not in fixed for i in n.inputs} | {v for _, v in graph.outputs}
     prepared = tuple(
-        Prepared(f"{'derived' if graph[name].visibility == 'provider' else 'folded'}.{name}", name, graph[name].visibility)
+        Prepared(
+            f"{'derived' if graph[name].visibility == 'provider' else 'folded'}.{name}", name, graph[name].visibility
+        )
         for name in (n.name for n in graph.nodes)
         if name in fixed and name in read
     )
     by_node = {p.node: p for p in prepared}
     nodes = [_as_param(n, by_node[n.name]) if n.name in by_node else n for n in graph.nodes]
-    return without_dead_nodes(graph.with_nodes([n for n in nodes if n.name not in fixed or n.name in by_node])), prepared
+    return without_dead_nodes(
+        graph.with_nodes([n for n in nodes if n.name not in fixed or n.name in by_node])
+    ), prepared
 
 
 def _as_param(node: Node, prepared: Prepared) -> Node:
     return replace(node, op="param", inputs=(), attrs=attributes(tensor=prepared.tensor))
 
 
-def prepare(graph: Graph, prepared: tuple[Prepared, ...], tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def prepare(
+    graph: Graph, prepared: tuple[Prepared, ...], tensors: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """The data of prepared tensors; `graph` is the graph before hoisting."""
     if not prepared:
         return {}

@@ -26,7 +26,9 @@ def private_embedding(graph: Graph) -> Graph:
                           node.origin)  # fmt: skip
             product = Node(f"{node.name}_found", "matmul", (rolled.name, table.name), (),
                            TensorType((flat[0], node.type.shape[-1]), "f32"), node.origin)  # fmt: skip
-            back = Node(node.name, "reshape", (product.name,), attributes(shape=node.type.shape), node.type, node.origin)
+            back = Node(
+                node.name, "reshape", (product.name,), attributes(shape=node.type.shape), node.type, node.origin
+            )
             nodes += [hot, rolled, product, back]
         else:
             nodes.append(node)

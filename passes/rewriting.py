@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+
 from mpcc.compiler.ir import Attr, Graph, Node, TensorType, attributes
 from mpcc.compiler.ops import REGISTRY
 

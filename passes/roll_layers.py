@@ -102,7 +102,9 @@ def _roll(graph: Graph, operations: list[Node], run: _Run) -> Graph | None:
     return _assemble(graph, groups, body, resolved)
 
 
-def _resolve(graph: Graph, names: list[str], position: dict[str, tuple[int, int]], body: _Body) -> tuple[str, int] | None:
+def _resolve(
+    graph: Graph, names: list[str], position: dict[str, tuple[int, int]], body: _Body
+) -> tuple[str, int] | None:
     """("inner" | "carried" | "invariant" | "stacked", index) of one operand, the same for every group; else None."""
     places = [position.get(name) for name in names]
     if all(p is not None and p[0] == t for t, p in enumerate(places)):
@@ -141,7 +143,9 @@ def _outputs_are_carried(graph: Graph, groups: list[list[Node]], body: _Body) ->
     return stable and (read & inside) <= last
 
 
-def _assemble(graph: Graph, groups: list[list[Node]], body: _Body, resolved: dict[tuple[int, int], tuple[str, int]]) -> Graph:
+def _assemble(
+    graph: Graph, groups: list[list[Node]], body: _Body, resolved: dict[tuple[int, int], tuple[str, int]]
+) -> Graph:
     count, first = len(groups), groups[0]
     offsets = list(body.carried)
     name = f"layers_{first[0].name}"

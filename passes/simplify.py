@@ -1,13 +1,13 @@
 """Remove what changes nothing, and say simply what export says in a roundabout way.
 
-    reshape(reshape(x))                 reshape(x)
-    permute(permute(x))                 permute(x), or x
-    expand(x), slice(x), reshape(x), permute(x), cast(x) that change nothing; x + 0, 1 x
-    logical_and(all true, x)            x, expanded where needed
-    where(all true, a, b)               a, expanded where needed
-    index(x, [arange, arange])          x, reshaped and expanded: how transformers broadcasts a padding mask
-    attention(.., mask all true)        attention without a mask
-    two equal operations                one
+reshape(reshape(x))                 reshape(x)
+permute(permute(x))                 permute(x), or x
+expand(x), slice(x), reshape(x), permute(x), cast(x) that change nothing; x + 0, 1 x
+logical_and(all true, x)            x, expanded where needed
+where(all true, a, b)               a, expanded where needed
+index(x, [arange, arange])          x, reshaped and expanded: how transformers broadcasts a padding mask
+attention(.., mask all true)        attention without a mask
+two equal operations                one
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+
 from mpcc.compiler.ir import Graph, Node, without_dead_nodes
 from mpcc.passes.rewriting import Rewriter, Rule, rewrite
 

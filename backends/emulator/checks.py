@@ -7,8 +7,9 @@ computed a second time, in float64.
 from __future__ import annotations
 
 import numpy as np
-from mpcc.compiler.ring import HEADROOM_BITS, RingNode
 from numpy.typing import NDArray
+
+from mpcc.compiler.ring import HEADROOM_BITS, RingNode
 
 Int64 = NDArray[np.int64]
 Extent = tuple[int, int]

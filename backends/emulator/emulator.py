@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
 from mpcc.backends.emulator import checks, exact, semantics
 from mpcc.backends.emulator.report import EmulatorResult, Overflow, RangeUse
 from mpcc.compiler.errors import InputError, InternalError, RangeError
 from mpcc.compiler.fixed import decode
 from mpcc.compiler.ring import RingGraph, RingNode
-from numpy.typing import NDArray
 
 Int64 = NDArray[np.int64]
 Extent = tuple[int, int]

@@ -6,9 +6,10 @@ Shapes are those of the ring IR; results of layout operations may be views.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
+
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ring import RingNode
-from numpy.typing import NDArray
 
 Int64 = NDArray[np.int64]
 RING_BITS = 64

@@ -14,6 +14,7 @@ from typing import Literal
 from mpcc.compiler.errors import EngineError, MpccError
 
 THREE = ("client", "provider", "helper")
+LOCAL = ("--trunc-error", "16")  # TRUNC_ERROR of passes/choose_truncations
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Dialect:
     binary: str
     roles: tuple[str, ...]
     trunc: Literal["instruction", "round"]
+    run_options: tuple[str, ...] = ()  # of the party program; most know no --trunc-error and fail on it
     local_trunc: bool = False
     nearest_is_cheaper: bool = False
 
@@ -45,7 +47,7 @@ class Dialect:
 DIALECTS: Mapping[str, Dialect] = {
     d.protocol: d
     for d in (
-        Dialect("ring", "replicated-ring-party.x", THREE, "instruction", local_trunc=True),
+        Dialect("ring", "replicated-ring-party.x", THREE, "instruction", LOCAL, local_trunc=True),
         Dialect("dealer-ring", "dealer-ring-party.x", ("client", "provider", "dealer"), "round"),
         Dialect("semi2k", "semi2k-party.x", ("client", "provider"), "round"),
         Dialect("rep4-ring", "rep4-ring-party.x", (*THREE, "second_helper"), "instruction"),
@@ -72,6 +74,11 @@ def dialect_of(protocol: str) -> Dialect:
     if protocol not in DIALECTS:
         raise MpccError(f"unknown protocol {protocol!r}", todo=known)
     return DIALECTS[protocol]
+
+
+def run_options_of(binary: str) -> tuple[str, ...]:
+    """What a party program, by its file name, is to be given beside the options that all of them know."""
+    return next((d.run_options for d in DIALECTS.values() if d.binary == binary), ())
 
 
 _HEAD = re.compile(r"^# protocol ([a-z0-9-]+), ring ", re.MULTILINE)

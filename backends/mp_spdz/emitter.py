@@ -1,8 +1,8 @@
 """Ring IR -> MP-SPDZ source.
 
 Values stay in vector registers as long as possible; layout operations change the view only (views.py). A value is
-spilled to an array of its own when a matrix product reads it or when a view has to be gathered in another order. Weights
-and loop-carried values live in memory anyway.
+spilled to an array of its own when a matrix product reads it or when a view has to be gathered in another order.
+Weights and loop-carried values live in memory anyway.
 
 MP-SPDZ does not keep the order of a store and a later load through computed addresses inside one basic block, so a
 `break_point()` is emitted before the first read of anything stored since the last one.
@@ -65,7 +65,9 @@ class _Scope:
     iteration: str = ""
 
 
-def emit(graph: RingGraph, *, protocol: str, title: str, truncation: str, compile_hint: str, parties: int = 3) -> Source:
+def emit(
+    graph: RingGraph, *, protocol: str, title: str, truncation: str, compile_hint: str, parties: int = 3
+) -> Source:
     """Emit a verified, scheduled ring graph. The text holds no weight and no name from the model."""
     return _Emitter(graph).emit(protocol, title, truncation, compile_hint, parties)
 
@@ -279,7 +281,9 @@ class _Emitter:
         order = self._with_outermost(operand, dim)
         register = self._in_register(operand, order)
         rest = tuple(d for d in order if d != dim)
-        return self._result(f"total({register}, {operand.view.shape[dim]})", node.type.shape, (*rest, dim), operand.kind)
+        return self._result(
+            f"total({register}, {operand.view.shape[dim]})", node.type.shape, (*rest, dim), operand.kind
+        )
 
     def _with_outermost(self, operand: Operand, dim: int) -> tuple[int, ...]:
         return (dim, *(d for d in self._common_order([operand]) if d != dim))
@@ -394,7 +398,10 @@ class _Emitter:
                 self.scope.values[inner.name] = source[inner.int_attr("index")]
             else:
                 self._node(inner)
-        stores = [self._store_line(self._as_shares(self._lookup(name)), t) for (_, name), t in zip(node.body.outputs, arrays, strict=True)]
+        stores = [
+            self._store_line(self._as_shares(self._lookup(name)), t)
+            for (_, name), t in zip(node.body.outputs, arrays, strict=True)
+        ]
         for line in ("break_point()", *stores):
             self._line(line)
         outer.lines.extend(self.scope.lines)

@@ -130,7 +130,8 @@ class Writer:
         if abs(factor) >= _SMALL or factor == 0 or math.frexp(abs(factor))[0] == 0.5:
             return self.mul(x, self.constant(factor, x.shape))
         exponent = math.frexp(abs(factor))[1] - 1
-        return self.step(self.step(x, factor * 2.0**-exponent), 2.0**exponent)
+        near = self.mul(x, self.constant(factor * 2.0**-exponent, x.shape))
+        return self.binary("divide", near, self._argument(2.0**-exponent))
 
     def step(self, x: Value, factor: float) -> Value:
         """x * factor, done here and nowhere else: the compiler would join or move a constant, and lose its bits.
@@ -139,8 +140,10 @@ class Writer:
         """
         if factor == 1:
             return x
-        name = self.steps.setdefault(factor, f"%step{len(self.steps)}")
-        return self.mul(x, Value(name, ()))
+        return self.mul(x, self._argument(factor))
+
+    def _argument(self, number: float) -> Value:
+        return Value(self.steps.setdefault(number, f"%step{len(self.steps)}"), ())
 
     def reciprocal(self, x: Value) -> Value:
         return self.binary("divide", self.constant(1.0, x.shape), x)

@@ -16,7 +16,9 @@ MAX_PRODUCT_BITS = 60
 
 
 @lru_cache(maxsize=64)
-def fit_minimax(function: Callable[[Floats], Floats], low: float, high: float, degree: int) -> tuple[tuple[float, ...], float]:
+def fit_minimax(
+    function: Callable[[Floats], Floats], low: float, high: float, degree: int
+) -> tuple[tuple[float, ...], float]:
     """Near-minimax fit of `function` on [low, high].
 
     Returns the coefficients (constant first) in the variable u = 2 (x - low) / (high - low) - 1, in which they stay
@@ -42,8 +44,8 @@ def fit_minimax(function: Callable[[Floats], Floats], low: float, high: float, d
 def evaluate(b: Builder, u: RingNode, coefficients: Sequence[float], *, bound: float, lean: bool = False) -> RingNode:
     """The polynomial at `u` in [-1, 1], at u's scale; |result| <= `bound`.
 
-    With `lean` every truncation works on small integers (two scales and no more), which lets it be a local one; otherwise
-    the upper half of the polynomial is multiplied untruncated, which saves one safe truncation.
+    With `lean` every truncation works on small integers (two scales and no more), which lets it be a local one;
+    otherwise the upper half of the polynomial is multiplied untruncated, which saves one safe truncation.
 
     Paterson-Stockmeyer with powers up to u^4: degree 8 takes four products in three levels. Sums of powers with public
     coefficients are free: they are formed at the scale of the product they are added to and truncated once.

@@ -34,7 +34,7 @@ def reciprocal_of_sum(b: Builder, total: RingNode, terms: int, *, least: float =
 
 
 def exp_below_bound(b: Builder, scores: RingNode, *, max_bits: int = MAX_FRAC_BITS) -> RingNode:
-    """e^(s - bound) in [e^(-2 bound), 1], for scores whose calibrated bound is so small that no row maximum is needed."""
+    """e^(s - bound) in [e^(-2 bound), 1], for scores of so small a bound that no row maximum is needed."""
     top = scores.type.bound
     return exp_limit(b, b.add_const(scores, -top, bound=2 * top), lowest=-2 * top, max_bits=max_bits)
 

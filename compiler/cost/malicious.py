@@ -1,6 +1,6 @@
 """Honest majority against malicious parties: who deviates is caught, and the run ends without an output.
 
-Coarse figures (`approximate`), measured on MP-SPDZ 3a0a7b1 at 10240 elements and on one layer of a BERT: preparation and
+Coarse figures (`approximate`), measured on MP-SPDZ 3a0a7b1 at 10240 elements and on one BERT layer: preparation and
 verification are part of them, their batches are not modelled, and what `ps-rep-ring` verifies later is counted with the
 products.
 """

@@ -63,10 +63,11 @@ def _dealer_supply(need: Need, total: int, batched: bool) -> PerParty:
             at_once = -(-DEALER_BATCH // 64)
             vectors = -(-vectors // at_once) * at_once
         return (0, 0, vectors * (8 * 64 + 8 * length))
-    if kind in (TRIPLE, BIT, DABIT) and batched:
-        count, size = batches(total, DEALER_BATCH)
-        total = count * size
-    return (0, 0, total if kind == AND else 8 * total)
+    items = total // 8 if kind == AND else total  # ANDs come in words of 64
+    if batched and kind != MATRIX:
+        count, size = batches(items, DEALER_BATCH)
+        items = count * size
+    return (0, 0, 8 * items)
 
 
 def _masked_operands(a: Amount) -> PerParty:

@@ -3,4 +3,14 @@
 from mpcc.compiler.lowering import activations, attention, elementwise, layout, linear, normalisation
 from mpcc.compiler.lowering.context import RULES, Context, Settings
 
-__all__ = ["RULES", "Context", "Settings", "activations", "attention", "elementwise", "layout", "linear", "normalisation"]
+__all__ = [
+    "RULES",
+    "Context",
+    "Settings",
+    "activations",
+    "attention",
+    "elementwise",
+    "layout",
+    "linear",
+    "normalisation",
+]

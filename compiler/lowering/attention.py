@@ -24,7 +24,7 @@ def lower_softmax(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingN
     """softmax over any one dimension."""
     b, x = ctx.b, ctx.at_scale(inputs[0])
     dim, last = int(node.attr("dim")), len(x.type.shape) - 1  # type: ignore[arg-type]
-    order = tuple(d for d in range(last + 1) if d != dim) + (dim,)
+    order = (*(d for d in range(last + 1) if d != dim), dim)
     back = tuple(order.index(d) for d in range(last + 1))
     rows = b.permute(x, order)
     chosen = ctx.settings.approximations.get("softmax", "exp")

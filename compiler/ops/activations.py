@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
+from torch.nn import functional
+
 from mpcc.compiler.ir import TensorType
 from mpcc.compiler.ops.base import Args, Attrs, Builder, Converter, Op, Tensors, Types, Value, choice, promote
-from torch.nn import functional
 
 
 def _unary(op: str) -> Converter:

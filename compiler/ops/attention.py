@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
+from torch.nn import functional
+
 from mpcc.compiler.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
@@ -21,7 +23,6 @@ from mpcc.compiler.ops.base import (
     only,
     promote,
 )  # fmt: skip
-from torch.nn import functional
 
 MASKS = ("none", "keep", "additive", "key")
 

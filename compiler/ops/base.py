@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Union
 
 import torch
+
 from mpcc.compiler.errors import InternalError, MpccError
 from mpcc.compiler.ir import Attr, TensorType
 

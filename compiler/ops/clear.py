@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ir import Attr, TensorType
 from mpcc.compiler.ops.base import (

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+
 from mpcc.compiler.ir import TensorType
 from mpcc.compiler.ops.base import (
     FLOATS,

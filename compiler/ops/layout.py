@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+
 from mpcc.compiler.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,

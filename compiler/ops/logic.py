@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
+
 from mpcc.compiler.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,

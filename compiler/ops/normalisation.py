@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch.nn import functional
+
 from mpcc.compiler.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
@@ -20,7 +22,6 @@ from mpcc.compiler.ops.base import (
     only,
     promote,
 )  # fmt: skip
-from torch.nn import functional
 
 _ONE_DIM = "a norm over more than the last dimension"
 

@@ -54,7 +54,10 @@ def test_streams_drive_the_emitted_source(make):
     inputs = {0: np.concatenate([public, client]), 1: np.concatenate([public, private]), 2: public}
     got = standin.execute(program.source, inputs=inputs, truncation="nearest").private[0][0]
     want = program.run(tiny.sample(), engine="emulator", truncation="nearest").outputs["logits"]
-    np.testing.assert_array_equal(np.asarray(got) / 2.0 ** program.bundle.manifest.outputs[0].frac_bits, want.numpy().reshape(-1).astype(np.float64))
+    np.testing.assert_array_equal(
+        np.asarray(got) / 2.0 ** program.bundle.manifest.outputs[0].frac_bits,
+        want.numpy().reshape(-1).astype(np.float64),
+    )
 
 
 def test_modes_of_the_provider_folder(folder):

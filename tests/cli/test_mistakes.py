@@ -196,12 +196,15 @@ def test_changed_source(folder, capsys):
 def test_engine_that_is_not_there(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "_load", lambda path: tiny.private_program())
     monkeypatch.delenv("MP_SPDZ_HOME", raising=False)
+    monkeypatch.setattr("mpcc.runtime.spu.PACKAGE", "no-such-package")
     file = write(tmp_path, "in.json", {"text": "a fine film"})
     arguments = ["run", "prog.mpc", "--input", file]
     assert "--engine emulator, which computes in clear and protects nothing" in one_line(capsys, tmp_path, *arguments)
     assert "no engine 'spu2'" in one_line(capsys, tmp_path, *arguments, "--engine", "spu2")
+    assert "pip install mpcc[spu]" in one_line(capsys, tmp_path, *arguments, "--engine", "spu", code=3)
     monkeypatch.setenv("MP_SPDZ_HOME", str(tmp_path))
-    assert "no MP-SPDZ" in one_line(capsys, tmp_path, *arguments, code=3)
+    assert "no MP-SPDZ" in one_line(capsys, tmp_path, *arguments)
+    assert "no MP-SPDZ" in one_line(capsys, tmp_path, *arguments, "--engine", "mp-spdz", code=3)
 
 
 @pytest.mark.parametrize("arguments, message", [

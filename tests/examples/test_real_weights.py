@@ -62,7 +62,9 @@ def hidden_states(compiled, sample):
         for member, array in zip(members(compiled, name), arrays, strict=True)
     }
     for name, affine in compiled.recovered.items():
-        gamma, beta = (compiled.tensors[str(compiled.graph[w].attr("tensor"))].numpy() for w in (affine.gamma, affine.beta))
+        gamma, beta = (
+            compiled.tensors[str(compiled.graph[w].attr("tensor"))].numpy() for w in (affine.gamma, affine.beta)
+        )
         source = traced[affine.source].reshape(expected[name].shape)
         yield name, source * gamma / affine.gain + beta, expected[name].numpy(), run
 

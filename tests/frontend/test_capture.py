@@ -6,6 +6,9 @@ from functools import cache
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
 from mpcc.compiler.capture import capture
 from mpcc.compiler.errors import MpccError, UnsupportedError
 from mpcc.compiler.interpret import outputs_of, run_graph
@@ -13,9 +16,6 @@ from mpcc.compiler.ops import REGISTRY
 from mpcc.compiler.supported import check_secure
 from mpcc.compiler.text import parse_graph, print_graph
 from mpcc.passes.canonicalise import canonicalise
-from peft import LoraConfig, get_peft_model
-from torch import nn
-
 from tests.frontend.conftest import batch, tiny
 
 MODELS = [

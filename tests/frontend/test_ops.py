@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
+
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ir import TensorType
 from mpcc.compiler.ops import ATEN, REGISTRY
 from mpcc.compiler.ops.base import from_torch
-from torch.nn import functional as F
 
 G = torch.Generator().manual_seed(7)
 

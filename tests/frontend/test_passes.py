@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from mpcc.compiler.errors import InputError, InternalError
 from mpcc.compiler.interpret import outputs_of, run_graph
 from mpcc.compiler.text import parse_graph

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mpcc.compiler.errors import BundleError
 from mpcc.compiler.ir import DTYPES, VISIBILITIES, Graph, Node, Origin, TensorType, attributes
 from mpcc.compiler.text import parse_graph, print_graph

@@ -60,7 +60,9 @@ def test_hidden_states_can_be_recovered():
     assert len(recovered) == 4
     for name, affine in recovered.items():
         gamma, beta = (tensors[str(graph[w].attr("tensor"))] for w in (affine.gamma, affine.beta))
-        torch.testing.assert_close(found[affine.source] * gamma / affine.gain + beta, expected[name], atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            found[affine.source] * gamma / affine.gain + beta, expected[name], atol=2e-4, rtol=1e-4
+        )
 
 
 def test_public_matrices_stay_public():
@@ -69,5 +71,5 @@ def test_public_matrices_stay_public():
     graph, tensors, labels = labelled("BertForSequenceClassification", rules)
     working, _, _ = folded(graph, tensors, labels)
     weights = [working[n.inputs[1]] for n in working if n.op == "linear" and n.site == "mpc"]
-    # up to the first private norm all is the client's: two products of layer 0, six of layer 1, the pooler, the classifier
+    # the client's up to the first private norm; then two products of layer 0, six of layer 1, pooler, classifier
     assert sorted(w.visibility for w in weights) == ["provider"] + ["public"] * 9

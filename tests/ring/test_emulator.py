@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from ring_programs import append, loop, outputs, trunc, unary
+
 from mpcc.backends.emulator import run
 from mpcc.backends.emulator.semantics import trunc_nearest, trunc_probabilistic
 from mpcc.compiler.errors import InputError, InternalError, RangeError
 from mpcc.compiler.ring import Builder, RingOrigin
-from ring_programs import append, loop, outputs, trunc, unary
 
 WORDS = arrays(np.int64, 4, elements=st.integers(-(2**63), 2**63 - 1))
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mpcc.compiler.errors import InputError, RangeError
 from mpcc.compiler.fixed import decode, encode
 

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from ring_programs import append, loop, replace_node, trunc, unary
+
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ring import Builder, RingGraph, RingOrigin, RingType
 from mpcc.compiler.ring_text import parse_ring, print_ring
 from mpcc.compiler.verify_ring import RULES, verify
-from ring_programs import append, loop, replace_node, trunc, unary
 
 HEAD = 'ring 64\nx = input() {name="x", role="client"} : share[2,4] q8 <=8.0 @ "n" "encoder.{i}" "gelu"\n'
 SHARE = ": share[2,4] q8 <=8.0"

@@ -90,8 +90,8 @@ def test_classification(work, name, rows, length):
     inputs = batches(length, rows)
     program = compiled(model, inputs)
     code = emit_stablehlo(program.regions.mpc)
-    owned = {o: {i.tensor: program.tensors[i.tensor].numpy() for i in code.inputs if i.owner == o}
-             for o in ("provider", "public")}  # fmt: skip
+    owned = {o: {i.tensor: program.tensors[i.tensor].numpy() for i in code.inputs
+                 if i.owner == o and i.value is None} for o in ("provider", "public")}  # fmt: skip
     for sample in inputs[:3]:
         shared = run_graph(program.regions.client, dict(sample), program.tensors)
         client = {k: v.to(torch.float32).numpy() for k, v in shared.items()}
@@ -191,7 +191,10 @@ def test_foreign_certificate(work, monkeypatch):
         (party.folder / "own.key").write_bytes(stranger.key)
         (party.folder / "own.pem").write_bytes(stranger.certificate)
 
-    with prepared(monkeypatch, "helper", foreign), pytest.raises(EngineError, match="certificate is not one of this run"):
+    with (
+        prepared(monkeypatch, "helper", foreign),
+        pytest.raises(EngineError, match="certificate is not one of this run"),
+    ):
         spu.run_spu(job, limits=Limits(start=8.0, idle=20.0))
 
 
