@@ -88,9 +88,8 @@ SHAPES = (*RANDOM, "minilm64", "sentiment")
 def _random(name: str, title: str, layers: int, hidden: int, heads: int, ffn: int, tokens: int) -> Subject:
     """Layers with random weights, biases, gammas and betas, so that each of them matters."""
     generator = torch.Generator().manual_seed(0)
-    config = BertConfig(hidden_size=hidden, num_attention_heads=heads, intermediate_size=ffn, num_hidden_layers=layers,
-                        attn_implementation="eager")  # fmt: skip
-    model = Encoder(config, [BertLayer(config) for _ in range(layers)])
+    config = BertConfig(hidden_size=hidden, num_attention_heads=heads, intermediate_size=ffn, num_hidden_layers=layers)
+    model = Encoder(config, [BertLayer(config) for _ in range(layers)])  # type: ignore[no-untyped-call]
     _randomise(model, generator)
     model.train(False)
     samples = [{"hidden": _embedded(generator, tokens, hidden)} for _ in range(CALIBRATION + TESTS)]
@@ -167,7 +166,7 @@ def _stack_of(model: BertForSequenceClassification, review: Inputs) -> Stack:
     }
     hidden = bert.embeddings(input_ids=review["input_ids"], token_type_ids=review.get("token_type_ids"))
     unmasked = {**review, "attention_mask": torch.ones_like(review["attention_mask"])}
-    return Stack("minilm", model.config, weights, model.config.num_labels, hidden, _reference(model, unmasked))
+    return Stack("minilm", model.config, weights, int(model.config.num_labels or 0), hidden, _reference(model, unmasked))
 
 
 def first_layers(stack: Stack, layers: int) -> Stack:

@@ -47,7 +47,7 @@ def verify_command(
     from mpcc.verify import ModelReference, verify
 
     chosen, why = choose_engine(engine)
-    if not as_json:
+    if why:
         cli._note(f"engine {chosen}: {why}")
     reference = None
     if model is not None:

@@ -265,7 +265,8 @@ class Program:
         seconds, client = time.perf_counter() - start, dict(self._client().graph.outputs)
         outputs = {o.name: values[client[o.name]] if o.clear else torch.from_numpy(arrays[o.name])
                    for o in self.bundle.manifest.outputs}  # fmt: skip
-        return Result(outputs, "spu", seconds, measured, self.cost(), notes)
+        note = f"the estimate is for {self.protocol} on MP-SPDZ; spu counts messages where MP-SPDZ counts rounds"
+        return Result(outputs, "spu", seconds, measured, self.cost(), (*notes, note))
 
     def _ordered(self, shared: Mapping[str, Int64]) -> Int64:
         parts = [shared[name].reshape(-1) for name in self.bundle.manifest.client_order]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mpcc.compiler.errors import EngineError
+from mpcc.runtime.connections import peer_gone
 from mpcc.runtime.watchdog import Watchdog
 
 PORT_ATTEMPTS = 5
@@ -23,6 +24,7 @@ _STARTED = "Starting timer"  # every emitted program starts a timer first: the p
 _CONSEQUENCES = ("communication", "another party", "encountered a problem", "connect", "stream truncated")
 _MIXED = "the stored shares of the parties are not of one provisioning"  # what the emitted program says
 _NUMBER = re.compile(r"\d{6,}")
+_GONE = 3.0  # seconds without work after which closed connections are looked for
 _CPU_STEP = 0.02  # seconds that count as progress
 
 
@@ -145,6 +147,8 @@ def _supervise(parties: list[Party], limits: Limits, watch: Callable[[], None]) 
         if not connected and now - begin > limits.start:
             alone = "; is every other party started?" if len(parties) == 1 else ""
             _raise_stall(parties, f"the parties did not connect within {limits.start:g} s{alone}")
+        if connected and now - moved > _GONE:
+            _check_connections(parties)
         if now - moved > limits.idle:
             _raise_stall(parties, f"no party made progress for {limits.idle:g} s")
         time.sleep(pause)
@@ -192,6 +196,14 @@ def _raise_stall(parties: list[Party], what: str) -> None:
     told = stopped or parties
     lines = ", ".join(f"{p.role}{' (stopped)' if p in stopped else ''}: {p.last_line()}" for p in told)
     raise EngineError(f"{what}; last line of the {lines}", todo="see whether a party is blocked, and run again")
+
+
+def _check_connections(parties: list[Party]) -> None:
+    """Report a party that waits for what will never come."""
+    for party in parties:
+        if party.process is not None and peer_gone(party.process.pid):
+            raise EngineError(f"the {party.role} failed: another party has closed its connection",
+                              where=f"party {party.player}", todo="see what the other parties say")  # fmt: skip
 
 
 def _check_ports(parties: list[Party]) -> None:

@@ -55,7 +55,7 @@ class Feeder:
     def close(self) -> None:
         """End the thread; what is not written stays so. Call it when the client's party is gone."""
         self.stop.set()
-        self.thread.join(5)
+        self.thread.join(1)
 
     def _checked(self, requests: Iterable[Int64]) -> Iterator[Int64]:
         for request in requests:

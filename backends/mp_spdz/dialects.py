@@ -25,6 +25,7 @@ class Dialect:
     "round" (`x.round`, composed by the compiler). Both are unbiased, with an error below one unit of the last place.
     `local_trunc`: there is a cheaper truncation with a small probability of failure (`passes/choose_truncations`).
     `nearest_is_cheaper`: truncation to nearest, which leaks nothing, costs less here than the probabilistic one.
+    `stored_shares`: shares can be read again by a later run (not where they carry a tag under a key of one run).
     """
 
     protocol: str
@@ -34,6 +35,7 @@ class Dialect:
     run_options: tuple[str, ...] = ()  # of the party program; most know no --trunc-error and fail on it
     local_trunc: bool = False
     nearest_is_cheaper: bool = False
+    stored_shares: bool = True
 
     @property
     def parties(self) -> int:
@@ -52,7 +54,7 @@ DIALECTS: Mapping[str, Dialect] = {
         Dialect("semi2k", "semi2k-party.x", ("client", "provider"), "round"),
         Dialect("rep4-ring", "rep4-ring-party.x", (*THREE, "second_helper"), "instruction"),
         Dialect("ps-rep-ring", "ps-rep-ring-party.x", THREE, "round", nearest_is_cheaper=True),
-        Dialect("sy-rep-ring", "sy-rep-ring-party.x", THREE, "round", nearest_is_cheaper=True),
+        Dialect("sy-rep-ring", "sy-rep-ring-party.x", THREE, "round", nearest_is_cheaper=True, stored_shares=False),
     )
 }
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from mpcc import MpccError
-from mpcc.backends.mp_spdz.dialects import DIALECTS, check_source, dialect_of
+from mpcc.backends.mp_spdz.dialects import DIALECTS, check_source, dialect_of, run_options_of
 from mpcc.compiler.cost import PROTOCOLS, estimate
 from mpcc.compiler.cost.prices import Amount, batches, carry_ands
 from mpcc.compiler.errors import EngineError
 from mpcc.compiler.pipeline import Options, check_options
 from mpcc.compiler.ring import Builder
+from mpcc.passes.choose_truncations import TRUNC_ERROR
 from mpcc.passes.place_truncations import place_truncations
 
 N = 10240
@@ -165,6 +166,11 @@ def test_refused_protocols(name, match):
 def test_supported_protocols(name):
     check_options(Options(protocol=name))
     assert dialect_of(name).compile_options[:2] == ("-E", name)
+
+
+def test_party_programs_get_only_options_that_they_know():
+    assert run_options_of("replicated-ring-party.x") == ("--trunc-error", str(TRUNC_ERROR))
+    assert run_options_of("semi2k-party.x") == run_options_of("unknown.x") == ()
 
 
 def test_a_source_of_another_protocol_is_refused():
