@@ -30,7 +30,7 @@ $(VENV)/.tools: $(VENV)/.python constraints.txt
 	touch $@
 
 $(VENV)/.package: $(VENV)/.tools setup.cfg pyproject.toml
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[spu]'
 	touch $@
 
 test: lint types test-fast test-slow ## everything that has to pass: lint, types, all tests

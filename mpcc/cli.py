@@ -20,8 +20,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mpcc import party_commands
-from mpcc import checking
+from mpcc import checking, party_commands
 from mpcc.compiler.errors import InputError, MpccError
 from mpcc.engine_choice import choose_engine
 

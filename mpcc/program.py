@@ -261,10 +261,8 @@ class Program:
         from mpcc.runtime.spu_job import run_bundle
 
         start = time.perf_counter()
-        arrays, measured = run_bundle(self.bundle, values, protocol=protocol, progress=progress)
-        seconds, client = time.perf_counter() - start, dict(self._client().graph.outputs)
-        outputs = {o.name: values[client[o.name]] if o.clear else torch.from_numpy(arrays[o.name])
-                   for o in self.bundle.manifest.outputs}  # fmt: skip
+        outputs, measured = run_bundle(self.bundle, values, protocol=protocol, progress=progress)
+        seconds = time.perf_counter() - start
         note = f"the estimate is for {self.protocol} on MP-SPDZ; spu counts messages where MP-SPDZ counts rounds"
         return Result(outputs, "spu", seconds, measured, self.cost(), (*notes, note))
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mpcc.backends.mp_spdz.dialects import run_options_of
 from mpcc.compiler.errors import EngineError
 from mpcc.runtime.engine import Int64, Job, JobResult, Measured
 from mpcc.runtime.keys import install, make_identity, write_private
@@ -117,8 +118,7 @@ def program_name(mode: str = "") -> str:
 
 def party_command(binary: Path, player: int, mode: str = "") -> list[str]:
     """The command line of a party; it runs in its own folder, where a file `hosts` says where all parties are."""
-    # the width of each truncation in the source selects its variant under this error exponent (passes/choose_truncations)
-    options = ["-OF", ".", "-o", "no_memory_output", "--trunc-error", "16"]
+    options = ["-OF", ".", "-o", "no_memory_output", *run_options_of(binary.name)]
     return [str(binary), program_name(mode), "-p", str(player), "-ip", "hosts", *options]
 
 

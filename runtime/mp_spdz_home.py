@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpcc.backends.mp_spdz.dialects import DIALECTS
 from mpcc.compiler.errors import EngineError
 
 VARIABLE = "MP_SPDZ_HOME"
@@ -25,10 +26,7 @@ class Setup:
     roles: tuple[str, ...]
 
 
-SETUPS = {
-    "ring": Setup("replicated-ring-party.x", ("client", "provider", "helper")),
-    "dealer-ring": Setup("dealer-ring-party.x", ("client", "provider", "dealer")),
-}
+SETUPS = {d.protocol: Setup(d.binary, d.roles) for d in DIALECTS.values()}
 
 
 @dataclass(frozen=True)

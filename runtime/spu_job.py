@@ -19,20 +19,24 @@ Tensors = Mapping[str, torch.Tensor]
 def run_bundle(
     bundle: Bundle, values: Tensors, *, protocol: str = DEFAULT_PROTOCOL,
     progress: Callable[[str], None] = lambda stage: None,
-) -> tuple[dict[str, Array], Measured | None]:  # fmt: skip
-    """Run the MPC region of a program; `values` are those that the client shares, by node.
+) -> tuple[dict[str, torch.Tensor], Measured | None]:  # fmt: skip
+    """Run the MPC region of a program; `values` are those of the client's graph, by node.
 
-    Returns the outputs by name and what they cost (None where nothing secret was left to compute).
+    Returns all outputs by name, also those that the client computes alone, and what they cost (None where nothing
+    secret was left to compute).
 
     Raises:
         BundleError: the bundle was made by an older mpcc, or a role's folder is not here.
         UnsupportedError, EngineError: see `emit_stablehlo` and `run_spu`.
     """
     job = job_of(bundle, values)
-    if job is None:
-        return {}, None
-    result = run_spu(job, protocol=protocol, on_stage=progress)
-    return result.outputs, result.measured
+    result = None if job is None else run_spu(job, protocol=protocol, on_stage=progress)
+    client = {} if bundle.client is None else dict(bundle.client.graph.outputs)
+    outputs = {o.name: values[client[o.name]] for o in bundle.manifest.outputs if o.clear}
+    if result is None:
+        return outputs, None
+    received = {name: torch.from_numpy(array) for name, array in result.outputs.items()}
+    return {o.name: (outputs | received)[o.name] for o in bundle.manifest.outputs}, result.measured
 
 
 def job_of(bundle: Bundle, values: Tensors) -> SpuJob | None:
