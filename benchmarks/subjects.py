@@ -166,7 +166,8 @@ def _stack_of(model: BertForSequenceClassification, review: Inputs) -> Stack:
     }
     hidden = bert.embeddings(input_ids=review["input_ids"], token_type_ids=review.get("token_type_ids"))
     unmasked = {**review, "attention_mask": torch.ones_like(review["attention_mask"])}
-    return Stack("minilm", model.config, weights, int(model.config.num_labels or 0), hidden, _reference(model, unmasked))
+    labels = int(model.config.num_labels or 0)
+    return Stack("minilm", model.config, weights, labels, hidden, _reference(model, unmasked))
 
 
 def first_layers(stack: Stack, layers: int) -> Stack:

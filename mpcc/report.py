@@ -59,8 +59,8 @@ def show_program(console: Console, program: Program, network: str | None, keys: 
     )
     if manifest.local_truncations:
         console.print(
-            f"profile {manifest.profile}: {manifest.local_truncations:,} elements are truncated locally; the chance that "
-            f"one of them fails is 2^{math.log2(manifest.failure_probability):.1f} per inference",
+            f"profile {manifest.profile}: {manifest.local_truncations:,} elements are truncated locally; the chance "
+            f"that one of them fails is 2^{math.log2(manifest.failure_probability):.1f} per inference",
             markup=False,
         )
     for table in (_signature(program), _evidence(program), _roles(program)):

@@ -207,5 +207,3 @@ def has_byte_code(state: Path, role: str, program: Deployment, mp_spdz: str) -> 
     except EngineError:
         return False
     return (found.source, found.protocol) == (digest(program.source.encode()), program.protocol)
-
-

@@ -96,7 +96,8 @@ class _Emitter:
         template = environment.from_string(files(__package__).joinpath("templates/program.mpc.j2").read_text("utf-8"))
         text = template.render(
             title=title, protocol=protocol, ring_bits=self.graph.ring_bits, truncation=truncation, parties=parties,
-            compile_hint=compile_hint, nearest=truncation == "nearest", trunc=dialect_of(protocol).trunc, arrays=self.arrays,
+            compile_hint=compile_hint, nearest=truncation == "nearest", trunc=dialect_of(protocol).trunc,
+            arrays=self.arrays,
             private_weights=self.layout.private.elements, public_weights=self.layout.public.elements,
             public_as_shares=self.public_as_shares, input_lines=self.input_lines, body_lines=self.scope.lines,
             output_lines=self.output_lines, seal=SEAL,

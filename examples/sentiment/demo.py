@@ -63,7 +63,7 @@ def predictions(program: mpcc.Program, model: BertForSequenceClassification, out
     """A table of predictions beside PyTorch's for the first reviews."""
     reviews = json.loads((out / REVIEWS_FILE).read_text("utf-8"))[:count]
     texts = json.loads((out / LABELS_FILE).read_text("utf-8"))
-    names = model.config.id2label or {}
+    names = {int(k): str(v) for k, v in (model.config.id2label or {}).items()}
     table = Table(title="Predictions", title_justify="left")
     for column in ("review", "PyTorch", "mpcc", "truth"):
         table.add_column(column, no_wrap=True)

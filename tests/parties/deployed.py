@@ -49,8 +49,10 @@ class Deployed:
 
     def entry(self, role: str, mark: str = "") -> str:
         mark = mark or fingerprint(self.identities[role].certificate)
-        return f'[{role}]\nhost = "127.0.0.1"\nport = {self.ports[role]}\ncertificate = "{role}.pem"\n' \
-               f'fingerprint = "{mark}"\n\n'
+        return (
+            f'[{role}]\nhost = "127.0.0.1"\nport = {self.ports[role]}\ncertificate = "{role}.pem"\n'
+            f'fingerprint = "{mark}"\n\n'
+        )
 
     def start(self, role: str, *options: str, **environment: str) -> subprocess.Popen:
         """`mpcc party` in the role's folder, where provider and helper cannot import torch."""

@@ -41,9 +41,7 @@ def ones(b, shape=(2, 3, 4)):
 
 PROGRAMS = {
     "gathered_public": gathered_public,
-    "constant_in_matmul": lambda b: {
-        "y": b.matmul(secret(b, shape=(2, 3)), ones(b, (3, 2)))
-    },
+    "constant_in_matmul": lambda b: {"y": b.matmul(secret(b, shape=(2, 3)), ones(b, (3, 2)))},
     "constant_in_dot": lambda b: {"y": b.dot(secret(b), ones(b))},
     "public_in_dot": lambda b: {"y": b.dot(secret(b), public(b))},
     "sum_of_constant": lambda b: {"y": b.add(secret(b, shape=(2, 1, 4)), b.sum(ones(b), 1))},

@@ -18,7 +18,6 @@ from mpcc.backends.emulator import semantics
 from mpcc.runtime.mp_spdz import run_job
 from mpcc.runtime.mp_spdz_home import SETUPS
 
-
 PROGRAMS = primitives.PROGRAMS | mixed_operands.PROGRAMS
 
 
