@@ -58,7 +58,9 @@ def compile_command(
     calibrate_random: Annotated[int, typer.Option(min=0, help="Calibrate with that many random inputs.")] = 0,
     sequence_length: Annotated[int | None, typer.Option(min=1, help="Tokens per input of a text model.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs per inference.")] = 1,
-    protocol: Annotated[str, typer.Option(help="ring")] = "ring",
+    protocol: Annotated[
+        str, typer.Option(help="ring, dealer-ring, semi2k, rep4-ring, ps-rep-ring or sy-rep-ring.")
+    ] = "ring",
     network: Annotated[str, typer.Option(help="lan, wan or local: what estimates are for.")] = "lan",
     approximation: Annotated[list[str] | None, typer.Option(help="e.g. gelu=quad; may be given again.")] = None,
     output: Annotated[str, typer.Option(help="logits (the first output) or all.")] = "logits",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.compiler.cost import PROTOCOLS, Row
 from mpcc.compiler.manifest import Manifest
 from mpcc.compiler.partition import Evidence
@@ -175,7 +176,7 @@ def roles(program: Program) -> dict[str, Role]:
     return {
         "client": Role(counts["client"], shared, weights, tuple(f"the output {o.name}" for o in manifest.outputs)),
         "provider": Role(counts["provider"], private, None, _provider_learns(manifest)),
-        "helper": Role(0, 0, 0, ("nothing",)),
+        **{role: Role(0, 0, 0, ("nothing",)) for role in dialect_of(manifest.protocol).roles[2:]},
         "everybody": Role(counts["public"], 0, None, tuple(everybody)),
     }
 

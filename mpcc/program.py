@@ -237,6 +237,7 @@ class Program:
 
     def _run_mp_spdz(self, shared: Mapping[str, Int64], progress: Progress) -> tuple[dict[str, Int64], Measured | None]:
         try:
+            from mpcc.backends.mp_spdz.dialects import check_source
             from mpcc.runtime.engine import Job
             from mpcc.runtime.mp_spdz import run_job
         except ImportError as error:
@@ -244,6 +245,7 @@ class Program:
         specs = [o for o in self.bundle.manifest.outputs if not o.clear]
         if not specs:  # nothing secret is left: the client has computed it all
             return {}, None
+        check_source(self.bundle.source, self.protocol)
         job = Job(
             source=self.bundle.source,
             protocol=self.protocol,

@@ -106,7 +106,7 @@ def _evidence(program: Program) -> Table:
 def _roles(program: Program) -> Table:
     table = _table("Who computes and learns what", "who", "operations", "gives", "learns")
     facts = roles(program)
-    for who in ("client", "provider", "helper"):
+    for who in (w for w in facts if w != "everybody"):
         _add(table, who, facts[who].operations, _gives(who, program), ", ".join(facts[who].learns))
     _add(table, "MPC", operations(program)["mpc"], "", "nothing but the outputs is opened")
     everybody = facts["everybody"]

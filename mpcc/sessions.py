@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpcc.backends.mp_spdz.dialects import check_source, dialect_of
 from mpcc.compiler.errors import EngineError, MpccError
 from mpcc.runtime import session as sessions
 from mpcc.runtime import state as states
@@ -35,6 +36,7 @@ def default_state(program: Path) -> Path:
 def deployment(program: Program) -> Deployment:
     """What every role of the program knows."""
     manifest = program.bundle.manifest
+    check_source(program.source, program.protocol)
     outputs = tuple((o.name, int(np.prod(o.shape, dtype=np.int64))) for o in manifest.outputs if not o.clear)
     elements = sum(n.type.elements for n in program.bundle.ring if n.op == "input")
     layout = layout_digest(json.loads(json.dumps([asdict(p) for p in manifest.private_weights])))
@@ -44,6 +46,11 @@ def deployment(program: Program) -> Deployment:
 
 def provision_program(program: Program, state: Path, *, progress: Progress | None = None) -> Provisioned:
     """See `Program.provision`."""
+    if not dialect_of(program.protocol).stored_shares:
+        raise MpccError(
+            f"shares of {program.protocol} cannot be stored: their tags are valid in one run only",
+            todo="run without provisioning",
+        )
     if not (shared := deployment(program)).outputs:
         raise MpccError("nothing of this program is computed in MPC: there is nothing to provision")
     return sessions.provision(shared, program.provider_stream(), state, on_stage=progress or (lambda stage: None))

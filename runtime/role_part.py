@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from mpcc.backends.mp_spdz.dialects import check_source
 from mpcc.compiler.errors import BundleError, InternalError
 from mpcc.compiler.fixed import encode
 from mpcc.compiler.ring_text import parse_ring
@@ -38,6 +39,7 @@ def read_deployment(program: Path) -> Deployment:
     outputs = tuple((str(o["name"]), int(np.prod(o["shape"], dtype=np.int64))) for o in manifest["outputs"]
                     if not o["clear"])  # fmt: skip
     placed = manifest["private_weights"]
+    check_source(source.decode("utf-8"), str(manifest["protocol"]))
     return Deployment(source.decode("utf-8"), str(manifest["protocol"]), layout_digest(placed), public, _end(placed),
                       ring, outputs)  # fmt: skip
 

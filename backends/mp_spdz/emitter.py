@@ -97,6 +97,7 @@ class _Emitter:
         text = template.render(
             title=title, protocol=protocol, ring_bits=self.graph.ring_bits, truncation=truncation, parties=parties,
             compile_hint=compile_hint, nearest=truncation == "nearest", trunc=dialect_of(protocol).trunc,
+            roles=dialect_of(protocol).roles,
             arrays=self.arrays,
             private_weights=self.layout.private.elements, public_weights=self.layout.public.elements,
             public_as_shares=self.public_as_shares, input_lines=self.input_lines, body_lines=self.scope.lines,
