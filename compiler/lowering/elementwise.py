@@ -9,7 +9,7 @@ from mpcc.compiler.approximations.exp import MAX_SQUARINGS, exp_domain, exp_limi
 from mpcc.compiler.approximations.newton import reciprocal, rsqrt
 from mpcc.compiler.errors import InternalError, RangeError
 from mpcc.compiler.ir import Node
-from mpcc.compiler.lowering.context import RANGE_MARGIN, VARIANCE_MARGIN, Context, lowers
+from mpcc.compiler.lowering.context import RANGE_MARGIN, VARIANCE_MARGIN, Context, lowers, rounded_up
 from mpcc.compiler.ring import RingNode
 
 FACTOR_BITS = 18  # a public factor keeps so many significant bits
@@ -71,14 +71,15 @@ def lower_cast(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode
 
 
 def _positive(ctx: Context, node: Node) -> tuple[float, float]:
-    """The calibrated interval of the argument with margin."""
+    """The calibrated interval of the argument with margin, out to powers of two: no other range leaves us."""
     low = ctx.statistic(node, "argument_min")
     if low <= 0:
         raise RangeError(
             f"{node.op} of a value that is not positive on the calibration inputs; mpcc has it for positive ones only",
             where=node.origin.layer or node.name,
         )
-    return low / VARIANCE_MARGIN, ctx.statistic(node, "argument_max") * VARIANCE_MARGIN
+    high = ctx.statistic(node, "argument_max") * VARIANCE_MARGIN
+    return 2.0 ** math.floor(math.log2(low / VARIANCE_MARGIN)), 2.0 ** math.ceil(math.log2(high))
 
 
 @lowers("reciprocal")
@@ -116,8 +117,8 @@ def lower_sqrt(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode
 def lower_exp(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """e^x = e^top * e^(x - top) with `top` above every calibrated argument; exact to a share of e^top."""
     x = ctx.at_scale(inputs[0])
-    top = ctx.statistic(node, "argument_max") + math.log(RANGE_MARGIN)
-    lowest = min(ctx.statistic(node, "argument_min") * RANGE_MARGIN, 0.0) - abs(top) - 1.0
+    top = float(math.ceil(ctx.statistic(node, "argument_max") + math.log(RANGE_MARGIN)))
+    lowest = -rounded_up(max(-ctx.statistic(node, "argument_min"), 0.0)) - abs(top) - 1.0
     # the widest domain has the most squarings: they are what small results far below e^top need
     power = exp_limit(ctx.b, ctx.b.add_const(x, -top, bound=-lowest), lowest=min(lowest, exp_domain(MAX_SQUARINGS)))
     return ctx.at_scale(times(ctx, power, math.exp(top)))
