@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,6 +12,7 @@ from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.backends.mp_spdz.emitter import Source, emit
 from mpcc.compiler.approximations import CHANGING, FAITHFUL
 from mpcc.compiler.capture import Captured
+from mpcc.compiler.cost import estimate
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.ir import Graph, without_dead_nodes
 from mpcc.compiler.lower import lower
@@ -129,23 +130,38 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     stage("lower")
     settings = settings_for(options, regions, tensors)
     region = roll_layers(regions.mpc)
-    ring = lower(region, settings)
-    verify(ring)
+    ring, choice = lower_and_schedule(region, settings), None
 
     stage("schedule")
-    variant = "nearest" if options.truncation == "nearest" else "safe"
-    choice: Choice | None = None
-    ring = ring_dead_code(merge_rescales(merge_rescales(ring)))
-    ring = ring_dead_code(absorb_factors(place_truncations(ring, variant=variant)))
     if settings.lean and dialect.local_trunc:
         magnitudes = truncation_magnitudes(ring, regions.client, tensors, calibration)
         ring, choice = choose_truncations(ring, magnitudes, 2.0**-options.failure_bits)
+    if settings.lean:
+        # where the budget allows few local truncations, the lean forms only add truncations: then safe is cheaper
+        precise = settings_for(replace(options, profile="safe"), regions, tensors)
+        other = lower_and_schedule(region, precise)
+        if bytes_of(other, options) <= bytes_of(ring, options):
+            ring, settings, choice = other, precise, None
     verify(ring, final=True)
 
     stage("emit")
     source = emit(ring, protocol=options.protocol, title="mpcc program", truncation=options.truncation,
                   compile_hint=f"compile.py {' '.join(dialect.compile_options)}", parties=dialect.parties)  # fmt: skip
     return Compiled(graph, tuple(evidence), regions, ring, source, tensors, settings, options, recovered, choice)
+
+
+def lower_and_schedule(region: Graph, settings: Settings) -> RingGraph:
+    """Ring IR of an MPC region with its truncations placed; none of them is local yet."""
+    ring = lower(region, settings)
+    verify(ring)
+    ring = ring_dead_code(merge_rescales(merge_rescales(ring)))
+    variant = "nearest" if settings.truncation == "nearest" else "safe"
+    return ring_dead_code(absorb_factors(place_truncations(ring, variant=variant)))
+
+
+def bytes_of(ring: RingGraph, options: Options) -> int:
+    """Bytes of one inference over all parties."""
+    return estimate(ring, options.protocol, network=options.network).bytes_online
 
 
 def check_options(options: Options) -> None:

@@ -11,7 +11,10 @@ import pytest
 import torch
 from tiny_models import batches, compiled, emulated, on_standin, secure_outputs, tiny
 
+from mpcc.compiler.capture import capture
+from mpcc.compiler.cost import estimate
 from mpcc.compiler.partition import Partition
+from mpcc.compiler.pipeline import Options, compile_model
 
 LOGITS, HIDDEN_MEAN = 0.02, 5e-3
 
@@ -224,3 +227,21 @@ def test_changed_models_run_too():
         outputs.append(secure_outputs(program, inputs[0], "probabilistic")["logits"])
     assert np.isfinite(outputs).all()
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("failure_bits", [10, 20, 40])
+def test_default_profile_is_never_dearer_than_safe(failure_bits):
+    """A tight budget leaves few truncations local; then the forms made for local ones would only cost."""
+    model, samples = tiny("BertForSequenceClassification"), batches(8)
+    captured = capture(model, sequence_length=8)
+    costs = {
+        profile: compile_model(
+            captured, Partition.all_private(), samples, Options(profile=profile, failure_bits=failure_bits)
+        )
+        for profile in ("safe", "default")
+    }
+    found = {profile: estimate(c.ring, "ring").bytes_online for profile, c in costs.items()}
+    assert found["default"] <= found["safe"]
+    choice = costs["default"].truncations
+    assert choice is None or choice.failure_probability <= 2.0**-failure_bits
+    assert (choice is None) == (costs["default"].settings.frac_bits == costs["safe"].settings.frac_bits)
