@@ -68,7 +68,7 @@ def lora() -> torch.nn.Module:
     model = classifier(3)
     model.bert.load_state_dict(base_model().state_dict())
     config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])
-    torch.manual_seed(4)  # the first call of base_model() seeds too: without this the first adapter would be another one
+    torch.manual_seed(4)  # base_model() seeds too, but only when it is first called
     return shaken(get_peft_model(model, config).eval(), 8, "lora_")
 
 
