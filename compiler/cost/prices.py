@@ -27,8 +27,8 @@ class Amount:
 
     @property
     def words(self) -> int:
-        """Bytes of one bit per element, packed in 64-bit words."""
-        return 8 * -(-self.n // 64)
+        """Bytes of one bit per element: MP-SPDZ packs up to 640 of them in bytes, more in 64-bit words."""
+        return -(-self.n // 8) if self.n <= 640 else 8 * -(-self.n // 64)
 
     @property
     def products(self) -> int:
