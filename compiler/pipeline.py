@@ -152,11 +152,14 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
 
 def lower_and_schedule(region: Graph, settings: Settings) -> RingGraph:
     """Ring IR of an MPC region with its truncations placed; none of them is local yet."""
-    ring = lower(region, settings)
+    return schedule(lower(region, settings), "nearest" if settings.truncation == "nearest" else "safe")
+
+
+def schedule(ring: RingGraph, variant: str) -> RingGraph:
+    """Merge requests for a scale and place truncations of one variant ("safe" | "nearest")."""
     verify(ring)
-    ring = ring_dead_code(merge_rescales(merge_rescales(ring)))
-    variant = "nearest" if settings.truncation == "nearest" else "safe"
-    return ring_dead_code(absorb_factors(place_truncations(ring, variant=variant)))
+    merged = ring_dead_code(merge_rescales(merge_rescales(ring)))
+    return ring_dead_code(absorb_factors(place_truncations(merged, variant=variant)))
 
 
 def bytes_of(ring: RingGraph, options: Options) -> int:
@@ -222,8 +225,3 @@ def settings_for(options: Options, regions: Regions, tensors: Mapping[str, torch
         truncation=options.truncation,
         approximations=dict(options.approximations or {}),
     )
-
-
-def visibility_of_outputs(graph: Graph) -> dict[str, str]:
-    """Output name -> visibility; an output that is not secret needs no MPC."""
-    return {name: graph[node].visibility for name, node in graph.outputs}

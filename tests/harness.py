@@ -14,22 +14,17 @@ from mpcc.compiler.lower import lower
 from mpcc.compiler.lowering import Settings
 from mpcc.compiler.ops import REGISTRY
 from mpcc.compiler.ops.base import from_torch
+from mpcc.compiler.pipeline import schedule
 from mpcc.compiler.ranges import calibrate
 from mpcc.compiler.ring import Builder, RingGraph
 from mpcc.compiler.verify_ring import verify
-from mpcc.passes.absorb_factors import absorb_factors
-from mpcc.passes.merge_rescales import merge_rescales
-from mpcc.passes.place_truncations import place_truncations
-from mpcc.passes.ring_dead_code import ring_dead_code
 
 MODES = ("nearest", "probabilistic")
 
 
 def scheduled(ring: RingGraph, variant: str = "safe") -> RingGraph:
     """The schedule stage of the pipeline, verified before and after."""
-    verify(ring)
-    merged = ring_dead_code(merge_rescales(merge_rescales(ring)))
-    result = ring_dead_code(absorb_factors(place_truncations(merged, variant=variant)))
+    result = schedule(ring, variant)
     verify(result, final=True)
     return result
 
