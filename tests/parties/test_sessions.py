@@ -197,10 +197,21 @@ def test_a_party_is_killed(work, home, state, player, role, mode):
 @pytest.mark.parametrize("player, role", list(enumerate(ROLES)))
 def test_a_party_dies_between_requests(work, home, state, player, role):
     """What was answered has been told; the session fails."""
-    behaviour = f"session(each=lambda done: sys.exit(4) if player == {player} else time.sleep(60))"
+    told = work.parent / "told"
     seen = []
+
+    def on_answer(number, answer):
+        seen.append(number)
+        told.touch()
+
+    behaviour = (
+        "def wait_and_die(done):\n"
+        f"    while {player} and not os.path.exists({str(told)!r}): time.sleep(0.01)\n"
+        "    sys.exit(4)\n"
+        f"session(each=lambda done: wait_and_die(done) if player == {player} else time.sleep(60))"
+    )
     with pytest.raises(EngineError, match=rf"the {role} failed \(exit code 4\)"):
-        run(make_home(work.parent / "dying", behaviour), state, on_answer=lambda number, answer: seen.append(number))
+        run(make_home(work.parent / "dying", behaviour), state, on_answer=on_answer)
     assert player == 0 or seen == [0]
 
 
