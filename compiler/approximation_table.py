@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from mpcc.compiler.approximations.exp import MAX_SQUARINGS, MIN_SQUARINGS, exp_domain, exp_error, squarings_for
-from mpcc.compiler.approximations.gelu import gelu_error
+from mpcc.compiler.approximations.exp import FORMS, LEAN_TOLERANCE, exp_error, form_for
+from mpcc.compiler.approximations.gelu import even_domain, gelu_error
 from mpcc.compiler.approximations.sigmoid import sigmoid_error
 from mpcc.compiler.ir import Graph, Node
 from mpcc.compiler.lowering import Settings
@@ -44,8 +44,16 @@ def _of(node: Node, settings: Settings) -> list[Approximation]:
 def _gelu(node: Node, settings: Settings) -> list[Approximation]:
     if settings.approximations.get("gelu") == "quad":
         return [Approximation("gelu", "quad", 1, _ANY, None, changes_model=True)]
-    error = gelu_error(str(node.attr("approximate", "none")), settings.frac_bits)
-    return [Approximation("gelu", "polynomial", 1, _ANY, error)]
+    form, lean = str(node.attr("approximate", "none")), settings.lean
+    stats = dict(node.stats)
+    domain = None
+    if not settings.wide and "argument_max" in stats:
+        argument = max(-stats["argument_min"], stats["argument_max"])
+        domain = even_domain(argument * settings.range_margin)
+    error = gelu_error(form, settings.frac_bits, domain=domain, lean=lean)
+    if domain is None:
+        return [Approximation("gelu", "polynomial", 1, _ANY, error)]
+    return [Approximation("gelu", "even polynomial", 1, f"[{-domain:g}, {domain:g}]", error)]
 
 
 def _sigmoidal(node: Node, settings: Settings) -> list[Approximation]:
@@ -61,13 +69,13 @@ def _softmax(node: Node, settings: Settings) -> list[Approximation]:
         return [Approximation(node.op, form, 1, _ANY, None, changes_model=True)]
     spread = dict(node.stats).get("spread")
     if spread is None or node.attr("mask", "none") in ("keep", "additive"):
-        candidates = range(MIN_SQUARINGS, MAX_SQUARINGS + 1)
+        candidates = FORMS
     else:
-        candidates = range(squarings_for(-rounded_up(spread)), squarings_for(-rounded_up(spread)) + 1)
-    error = max(exp_error(n, settings.frac_bits + n) for n in candidates)
+        candidates = (form_for(-rounded_up(spread, settings.range_margin), LEAN_TOLERANCE),)
+    error = max(exp_error(f, settings.frac_bits + f.squarings) for f in candidates)
     keys = node.type.shape[-1] if node.op == "softmax" else 0
     return [
-        Approximation(f"{node.op}: exp", "limit", 1, f"[{exp_domain(candidates[0]):g}, 0]", error),
+        Approximation(f"{node.op}: exp", "limit", 1, f"[{candidates[-1].lowest:g}, 0]", error),
         Approximation(f"{node.op}: reciprocal", "Newton", 1,
                       f"[0.95, {keys * 1.05:g}]" if keys else "[0.95, 1.05 * keys]", NEWTON_ERROR, relative=True),
     ]  # fmt: skip
@@ -90,7 +98,7 @@ def _newton(node: Node, settings: Settings) -> list[Approximation]:
 
 
 def _exp(node: Node, settings: Settings) -> list[Approximation]:
-    error = exp_error(MAX_SQUARINGS, settings.frac_bits + MAX_SQUARINGS)
+    error = exp_error(FORMS[-1], settings.frac_bits + FORMS[-1].squarings)
     return [Approximation("exp", "limit", 1, "calibrated; error per largest result", error, relative=True)]
 
 

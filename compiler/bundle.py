@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -31,6 +32,7 @@ from mpcc.compiler.capture import Captured
 from mpcc.compiler.errors import BundleError, InternalError, MpccError
 from mpcc.compiler.ir import Graph, Node, without_dead_nodes
 from mpcc.compiler.manifest import (
+    LowRank,
     Manifest,
     OutputSpec,
     Placed,
@@ -44,6 +46,7 @@ from mpcc.compiler.pipeline import Compiled
 from mpcc.compiler.ring import RingGraph
 from mpcc.compiler.ring_text import parse_ring, print_ring
 from mpcc.compiler.text import parse_graph, print_graph
+from mpcc.passes.recover_lora import Recovered
 from mpcc.passes.roll_layers import roll_layers
 
 ROLES = ("client", "provider")
@@ -127,7 +130,13 @@ def _manifest(model: Captured, compiled: Compiled, private: tuple[Placed, ...], 
         profile=options.profile,
         local_truncations=compiled.truncations.local_elements if compiled.truncations else 0,
         failure_probability=compiled.truncations.failure_probability if compiled.truncations else 0.0,
+        low_rank=tuple(_low_rank(r) for r in compiled.low_rank),
     )
+
+
+def _low_rank(found: Recovered) -> LowRank:
+    errors = (2.0 ** math.ceil(math.log2(e)) if e > 0 else 0.0 for e in (found.error, found.error_of_weight))
+    return LowRank(found.tensor, found.rank, found.full_rank, *errors)
 
 
 def _outputs(compiled: Compiled) -> tuple[OutputSpec, ...]:

@@ -14,7 +14,7 @@ from mpcc.compiler.interpret import run_graph
 from mpcc.compiler.ir import Graph
 from mpcc.compiler.ring import RingGraph
 
-PROFILE_SAMPLES = 4  # a mean over thousands of elements hardly moves with more
+PROFILE_SAMPLES = 2  # a mean over thousands of elements hardly moves with more
 
 
 def truncation_magnitudes(ring: RingGraph, client: Graph, tensors: Mapping[str, torch.Tensor],

@@ -68,6 +68,17 @@ class Approximation:
 
 
 @dataclass(frozen=True)
+class LowRank:
+    """A private weight that stands as the base's and an adapter: errors are shares, rounded up to powers of two."""
+
+    tensor: str
+    rank: int
+    full_rank: int
+    error_of_update: float
+    error_of_weight: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything about a program that is public; see the fields' names."""
 
@@ -91,6 +102,7 @@ class Manifest:
     profile: str = "safe"
     local_truncations: int = 0  # elements per inference
     failure_probability: float = 0.0  # of all local truncations of an inference together
+    low_rank: tuple[LowRank, ...] = ()
 
     @property
     def private_elements(self) -> int:
@@ -208,6 +220,7 @@ def _parsed(table: Mapping[str, Any]) -> Manifest:
     }  # fmt: skip
     for key, cls in parts.items():
         values[key] = tuple(cls(**_shaped(entry)) for entry in table[key])
+    values["low_rank"] = tuple(LowRank(**entry) for entry in table.get("low_rank", ()))
     values["client_order"] = tuple(str(n) for n in table["client_order"])
     values["labels"] = {int(k): str(v) for k, v in table["labels"].items()}
     return Manifest(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -26,30 +27,41 @@ from mpcc.compiler.verify_ring import verify
 from mpcc.compiler.visibility import infer
 from mpcc.passes.absorb_factors import absorb_factors
 from mpcc.passes.canonicalise import canonicalise
-from mpcc.passes.choose_truncations import Choice, choose_truncations
+from mpcc.passes.choose_truncations import Choice, apply_choice, choose_truncations
 from mpcc.passes.cut import Regions, cut
+from mpcc.passes.defer_rescales import defer_rescales
 from mpcc.passes.fold_affine import Affine, fold_affine
 from mpcc.passes.hoist_prepared import hoist_prepared, prepare
+from mpcc.passes.merge_adapters import merge_adapters
 from mpcc.passes.merge_rescales import merge_rescales
 from mpcc.passes.place_truncations import place_truncations
 from mpcc.passes.prepare_masks import prepare_masks
 from mpcc.passes.private_embedding import private_embedding
+from mpcc.passes.recover_lora import Recovered, recover_lora
 from mpcc.passes.ring_dead_code import ring_dead_code
 from mpcc.passes.roll_layers import roll_layers
 
 Stage = Callable[[str], None]
+Profiler = Callable[[RingGraph], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Fixed-point formats; `lean` chooses local truncations where the failure budget allows."""
+    """Fixed-point formats; `lean` chooses local truncations where the failure budget of 2^-failure_bits allows."""
 
     frac_bits: int
     weight_frac_bits: int
-    lean: bool
+    lean: bool = False
+    wide: bool = False
+    tight: bool = False
+    failure_bits: int = 20
 
 
-PROFILES: Mapping[str, Profile] = {"safe": Profile(16, 16, False), "default": Profile(13, 14, True)}
+PROFILES: Mapping[str, Profile] = {
+    "safe": Profile(16, 16, wide=True),
+    "default": Profile(13, 15, lean=True),
+    "fast": Profile(13, 15, lean=True, tight=True, failure_bits=16),
+}
 
 
 @dataclass(frozen=True)
@@ -62,10 +74,11 @@ class Options:
     profile: str = "safe"
     frac_bits: int | None = None  # None: what the profile says
     weight_frac_bits: int | None = None
-    failure_bits: int = 20  # truncations fail with probability at most 2^-failure_bits per inference
+    failure_bits: int | None = None  # truncations fail with probability at most 2^-failure_bits per inference
     truncation: str = "probabilistic"
     approximations: Mapping[str, str] | None = None
     public_inputs: tuple[str, ...] = ()
+    recover_lora: int | float | None = None  # rank, or error; see passes/recover_lora.py
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,7 @@ class Compiled:
     options: Options
     recovered: Mapping[str, Affine]
     truncations: Choice | None = None
+    low_rank: tuple[Recovered, ...] = ()
 
 
 def compile_model(model: Captured, partition: Partition, calibration: Sequence[Mapping[str, torch.Tensor]],
@@ -101,6 +115,9 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     dialect = dialect_of(options.protocol)
     stage("label")
     check_base(model, partition)
+    low_rank: tuple[Recovered, ...] = ()
+    if options.recover_lora is not None:
+        model, low_rank = recover_lora(model, partition, options.recover_lora)
     evidence = partition.label(model)
 
     stage("fold")
@@ -112,6 +129,7 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     stage("infer")
     labels = labels_of(evidence)
     graph = infer(private_embedding(infer(graph, labels)), labels)
+    graph = infer(merge_adapters(graph, public_products_local=dialect.public_products_local), labels)
     check_secure(graph)
 
     stage("rewrite")
@@ -128,38 +146,54 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     regions = cut(working)
 
     stage("lower")
-    settings = settings_for(options, regions, tensors)
     region = roll_layers(regions.mpc)
-    ring, choice = lower_and_schedule(region, settings), None
+    candidates = [(settings, lower(region, settings)) for settings in settings_for(options, regions, tensors)]
 
     stage("schedule")
-    if settings.lean and dialect.local_trunc:
-        magnitudes = truncation_magnitudes(ring, regions.client, tensors, calibration)
-        ring, choice = choose_truncations(ring, magnitudes, 2.0**-options.failure_bits)
-    if settings.lean:
-        # where the budget allows few local truncations, the lean forms only add truncations: then safe is cheaper
-        precise = settings_for(replace(options, profile="safe"), regions, tensors)
-        other = lower_and_schedule(region, precise)
-        if bytes_of(other, options) <= bytes_of(ring, options):
-            ring, settings, choice = other, precise, None
+    budget = budget_of(options) if dialect.local_trunc else 0.0
+    profile = partial(truncation_magnitudes, client=regions.client, tensors=tensors, samples=calibration)
+    scheduled = [(settings, *schedule(lowered, settings, budget, profile)) for settings, lowered in candidates]
+    settings, ring, choice = min(scheduled, key=lambda s: bytes_of(s[1], options))
     verify(ring, final=True)
 
     stage("emit")
     source = emit(ring, protocol=options.protocol, title="mpcc program", truncation=options.truncation,
                   compile_hint=f"compile.py {' '.join(dialect.compile_options)}", parties=dialect.parties)  # fmt: skip
-    return Compiled(graph, tuple(evidence), regions, ring, source, tensors, settings, options, recovered, choice)
+    return Compiled(graph, tuple(evidence), regions, ring, source, tensors, settings, options, recovered, choice,
+                    low_rank)  # fmt: skip
 
 
-def lower_and_schedule(region: Graph, settings: Settings) -> RingGraph:
-    """Ring IR of an MPC region with its truncations placed; none of them is local yet."""
-    return schedule(lower(region, settings), "nearest" if settings.truncation == "nearest" else "safe")
+def budget_of(options: Options) -> float:
+    """The probability with which a truncation of one inference may fail."""
+    bits = PROFILES[options.profile].failure_bits if options.failure_bits is None else options.failure_bits
+    return 2.0**-bits
 
 
-def schedule(ring: RingGraph, variant: str) -> RingGraph:
-    """Merge requests for a scale and place truncations of one variant ("safe" | "nearest")."""
+def schedule(ring: RingGraph, settings: Settings, budget: float = 0.0,
+             profile: Profiler = lambda ring: {}) -> tuple[RingGraph, Choice | None]:  # fmt: skip
+    """Merge and defer requests for a scale and place truncations.
+
+    Of `lean` settings as many are local as `budget` allows, by the magnitudes that `profile` finds in a placed program;
+    only what stays safe is deferred.
+    """
+    variant = "nearest" if settings.truncation == "nearest" else "safe"
+    merged = _merged(ring)
+    if not settings.lean or budget == 0.0:
+        return _placed(defer_rescales(merged), variant), None
+    placed = _placed(merged, variant)
+    chosen, choice = choose_truncations(placed, profile(placed), budget)
+    safe = {n.name for n, _ in chosen.walk() if n.op == "trunc" and n.attr("variant") == "safe"}
+    return apply_choice(_placed(defer_rescales(merged, safe), variant), choice)
+
+
+def _merged(ring: RingGraph) -> RingGraph:
     verify(ring)
-    merged = ring_dead_code(merge_rescales(merge_rescales(ring)))
-    return ring_dead_code(absorb_factors(place_truncations(merged, variant=variant)))
+    return ring_dead_code(merge_rescales(merge_rescales(ring)))
+
+
+def _placed(ring: RingGraph, variant: str) -> RingGraph:
+    verify(ring)
+    return ring_dead_code(absorb_factors(place_truncations(ring, variant=variant)))
 
 
 def bytes_of(ring: RingGraph, options: Options) -> int:
@@ -204,8 +238,33 @@ def choose_outputs(graph: Graph, output: str) -> Graph:
     return without_dead_nodes(Graph(graph.nodes, tuple(chosen)))
 
 
-def settings_for(options: Options, regions: Regions, tensors: Mapping[str, torch.Tensor]) -> Settings:
-    """Formats, and one power of two that bounds every weight inside MPC."""
+def settings_for(options: Options, regions: Regions, tensors: Mapping[str, torch.Tensor]) -> list[Settings]:
+    """The formats among which the cheapest program is chosen, the most precise first.
+
+    Where the failure budget allows few local truncations, as in large models, the lean forms only add truncations: then
+    more bits, or few enough to leave out more truncations, cost less.
+    """
+    profile = PROFILES[options.profile]
+    lean = profile.lean and options.truncation != "nearest"
+    base = Settings(
+        frac_bits=options.frac_bits or profile.frac_bits,
+        weight_frac_bits=options.weight_frac_bits or profile.weight_frac_bits,
+        lean=lean,
+        wide=profile.wide,
+        tight=profile.tight,
+        weight_bound=weight_bound(regions, tensors),
+        truncation=options.truncation,
+        approximations=dict(options.approximations or {}),
+    )
+    if not lean or options.frac_bits or options.weight_frac_bits:
+        return [base]
+    precise = PROFILES["safe"]
+    wider = replace(base, lean=False, frac_bits=precise.frac_bits, weight_frac_bits=precise.weight_frac_bits)
+    return [wider, base, replace(base, weight_frac_bits=base.weight_frac_bits - 1)]
+
+
+def weight_bound(regions: Regions, tensors: Mapping[str, torch.Tensor]) -> float:
+    """One power of two that bounds every weight inside MPC."""
     largest = 0.0
     for node in regions.mpc:
         if node.op in ("param", "constant"):
@@ -215,13 +274,4 @@ def settings_for(options: Options, regions: Regions, tensors: Mapping[str, torch
                 if not math.isfinite(value):
                     raise MpccError(f"the weight {node.attr('tensor')} holds a value that is not finite")
                 largest = max(largest, value)
-    bound = 2.0 ** max(3, math.ceil(math.log2(largest)) if largest else 0)
-    profile = PROFILES[options.profile]
-    return Settings(
-        frac_bits=options.frac_bits or profile.frac_bits,
-        weight_frac_bits=options.weight_frac_bits or profile.weight_frac_bits,
-        lean=profile.lean and options.truncation != "nearest",
-        weight_bound=bound,
-        truncation=options.truncation,
-        approximations=dict(options.approximations or {}),
-    )
+    return 2.0 ** max(3, math.ceil(math.log2(largest)) if largest else 0)

@@ -3,10 +3,11 @@
 Every value's lowest and highest entry, and for operations whose approximation has a domain, statistics of what goes on
 inside them:
 
-    attention   score_abs (largest |scaled score|), spread (largest max - min of a row's kept scores)
+    attention   score_abs (largest |scaled score|), spread (largest max - min of a row's kept scores),
+                lse_min, lse_max (log of the sum of a row's e^score)
     softmax     spread
     layer_norm  variance_min, variance_max (per token; rms_norm: of the mean square)
-    reciprocal, rsqrt, sqrt, exp   argument_min, argument_max
+    reciprocal, rsqrt, sqrt, exp, gelu   argument_min, argument_max
     div         the same of the divisor
 """
 
@@ -86,7 +87,13 @@ def _of_scores(scores: torch.Tensor, keep: torch.Tensor) -> Statistics:
     infinity = float("inf")
     high = scores.masked_fill(~keep, -infinity).amax(-1)
     low = scores.masked_fill(~keep, infinity).amin(-1)
-    return {"score_abs": float(scores[keep].abs().max()), "spread": float((high - low).max())}
+    sums = torch.logsumexp(scores.masked_fill(~keep, -infinity), -1)
+    return {
+        "score_abs": float(scores[keep].abs().max()),
+        "spread": float((high - low).max()),
+        "lse_min": float(sums.min()),
+        "lse_max": float(sums.max()),
+    }
 
 
 def _of_softmax(node: Node, inputs: Sequence[torch.Tensor]) -> Statistics:
@@ -122,5 +129,6 @@ _OBSERVERS: dict[str, Callable[[Node, Sequence[torch.Tensor]], Statistics]] = {
     "rsqrt": _of_argument,
     "sqrt": _of_argument,
     "exp": _of_argument,
+    "gelu": _of_argument,
     "div": _of_divisor,
 }

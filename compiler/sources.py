@@ -102,7 +102,9 @@ def _folder(path: Path, base: str | Path | None) -> Loaded:
         return replace(loaded, tokenizer_json=text or loaded.tokenizer_json)
     if not (path / "config.json").is_file():
         raise MpccError("the folder has neither config.json nor adapter_config.json", where=str(path))
-    return replace(_module(_pretrained(path, _class_of(path))), tokenizer_json=text)
+    module = _pretrained(path, _class_of(path))
+    _restore(module, path)
+    return replace(_module(module), tokenizer_json=text)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -168,9 +170,17 @@ def _adapter(path: Path, base: str | Path | None) -> Loaded:
             module = PeftModel.from_pretrained(inner, str(path), local_files_only=True)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise MpccError(f"PEFT cannot load the adapter: {_line(error)}", where=str(path)) from error
+    _restore(module, path)
     tokenizer = folder / "tokenizer.json"
     text = tokenizer.read_text("utf-8") if tokenizer.is_file() else None
     return replace(_module(module), tokenizer_json=text)
+
+
+def _restore(module: nn.Module, folder: Path) -> None:
+    """Merged heads and polynomial forms that `mpcc finetune` left in a model."""
+    from mpcc.marill.saving import restore
+
+    restore(module, folder)
 
 
 def _folder_module(folder: Path, cls: Any, options: Mapping[str, Any]) -> nn.Module:

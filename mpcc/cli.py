@@ -14,13 +14,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mpcc import checking, party_commands
+from mpcc import checking, finetune_command, party_commands
 from mpcc.compiler.errors import InputError, MpccError
 from mpcc.engine_choice import choose_engine
 
@@ -33,6 +33,7 @@ app = typer.Typer(
     help="Compile fine-tuned transformers to secure multi-party programs, inspect them and run them.",
 )  # fmt: skip
 checking.register(app)
+finetune_command.register(app)
 
 COMPILE_STAGES, RUN_STAGES = 12, 4
 BUG, INTERRUPTED = 70, 130
@@ -59,23 +60,28 @@ def compile_command(
     sequence_length: Annotated[int | None, typer.Option(min=1, help="Tokens per input of a text model.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs per inference.")] = 1,
     protocol: Annotated[
-        str, typer.Option(help="ring, dealer-ring, semi2k, rep4-ring, ps-rep-ring or sy-rep-ring.")
+        str, typer.Option(help="ring, dealer-ring, semi2k, hemi, temi, rep4-ring, ps-rep-ring, sy-rep-ring.")
     ] = "ring",
     network: Annotated[str, typer.Option(help="lan, wan or local: what estimates are for.")] = "lan",
     approximation: Annotated[list[str] | None, typer.Option(help="e.g. gelu=quad; may be given again.")] = None,
     output: Annotated[str, typer.Option(help="logits (the first output) or all.")] = "logits",
     public_input: Annotated[list[str] | None, typer.Option(help="An input that everybody may learn.")] = None,
     profile: Annotated[
-        str, typer.Option(help="safe: no truncation can fail. default: local ones within a failure budget.")
+        str, typer.Option(help="safe: no truncation can fail. default: local ones within a failure budget. fast: tight.")
     ] = "default",
     failure_bits: Annotated[
-        int, typer.Option(min=1, max=60, help="Truncations may fail with probability 2^-N per inference.")
-    ] = 20,
+        int | None, typer.Option(min=1, max=60, help="Truncations may fail with probability 2^-N per inference.")
+    ] = None,
     frac_bits: Annotated[
         int | None, typer.Option(min=4, max=30, help="Fractional bits of activations; by default the profile's.")
     ] = None,
-    truncation: Annotated[str, typer.Option(help="probabilistic or nearest.")] = "probabilistic",
+    truncation: Annotated[
+        str | None, typer.Option(help="probabilistic or nearest (leaks nothing); by default what is cheaper.")
+    ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut calibration texts that are too long.")] = False,
+    recover_lora: Annotated[
+        str | None, typer.Option(metavar="RANK|ERROR", help="Find updates of low rank: 8, or an error like 0.05.")
+    ] = None,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Run the code in a pickled model.")] = False,
     traceback: TracebackFlag = False,
 ) -> None:
@@ -94,7 +100,8 @@ def compile_command(
             approximations=chosen, output=output, sequence_length=sequence_length, batch_size=batch_size,
             public_inputs=public_input or (), frac_bits=frac_bits, truncation=truncation, base=base,
             profile=profile, failure_bits=failure_bits,
-            calibrate_random=calibrate_random, allow_pickle=allow_pickle, truncate=truncate, progress=stage,
+            calibrate_random=calibrate_random, allow_pickle=allow_pickle, truncate=truncate,
+            recover_lora=_rank_or_error(recover_lora), progress=stage,
         )  # fmt: skip
         stage("write")
         program.save(out)
@@ -155,25 +162,44 @@ def _ir_text(program: Program, ir: str) -> str:
 @app.command()
 def run(
     program: ProgramPath,
-    input_file: Annotated[Path, typer.Option("--input", help="JSON: one object or a list of objects.")],
+    input_file: Annotated[
+        Path, typer.Option("--input", help="JSON: one object or a list of objects; - for standard input.")
+    ],
     engine: Annotated[str | None, typer.Option(help="mp-spdz, spu, or emulator, which protects nothing.")] = None,
     spu_protocol: Annotated[str, typer.Option(help="Of spu: aby3 (three parties) or cheetah (two).")] = "aby3",
     as_json: JsonFlag = False,
     seed: Annotated[int, typer.Option(help="Of the emulator's probabilistic truncation.")] = 0,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")] = False,
     state: Annotated[Path | None, typer.Option(help="Shares that mpcc provision stored; prog.state if there.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Inputs that share an inference: as many as compile --batch-size said.")
+    ] = None,
     traceback: TracebackFlag = False,
 ) -> None:
     """Run a program, all parties on this machine; several inputs in one session."""
     samples = read_inputs(input_file)
     loaded = _load(program)
     chosen, why = choose_engine(engine)
+    joined = None if batch is None else len(samples)
+    if batch is not None:
+        if chosen == "spu":
+            raise MpccError("the spu engine takes no --batch", todo="write whole batches into the input file")
+        from mpcc.batches import joined as join
+
+        samples = [*join(loaded, samples, batch, truncate)]
     if why:
         _note(f"engine {chosen}: {why}")
     if chosen == "emulator":
         _note("the emulator computes in clear and protects nothing")
     if chosen == "mp-spdz" and ((stored := _stored(program, state)) is not None or len(samples) > 1):
-        party_commands.run_here(loaded, samples, stored, truncate, as_json)
+        party_commands.run_here(loaded, samples, stored, truncate, as_json, joined)
+        return
+    if chosen == "spu":
+        from mpcc import spu_commands
+
+        if state is not None:
+            raise MpccError(spu_commands.NOTHING_STORED, todo="leave out --state")
+        spu_commands.run_here(loaded, samples, spu_protocol, truncate, as_json)
         return
     from mpcc.report import result_json, show_result
 
@@ -183,8 +209,12 @@ def run(
         for sample in samples:
             stage("run")
             results.append(
-                loaded.run(sample, chosen, seed=seed, truncate=truncate, spu_protocol=spu_protocol, progress=stage)
+                loaded.run(sample, chosen, seed=seed, truncate=truncate, progress=stage)
             )
+    if joined is not None:
+        from mpcc.batches import parted
+
+        results = parted(results, joined)
     for note in dict.fromkeys(n for r in results for n in r.warnings):
         _note(note)
     if as_json:
@@ -229,22 +259,34 @@ party_commands.register(app)
 
 # ** files **
 def read_inputs(path: Path) -> list[Mapping[str, object]]:
-    """The objects of an input or calibration file.
+    """The objects of an input or calibration file, or of standard input (-): one, a list of them, or one a line.
 
     Raises:
         InputError: not readable, not JSON, or neither an object nor a list of objects.
     """
+    where = "standard input" if str(path) == "-" else str(path)
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = _parsed(sys.stdin.read() if str(path) == "-" else path.read_text("utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read the inputs: {error.strerror}", where=str(path)) from None
+        raise InputError(f"cannot read the inputs: {error.strerror}", where=where) from None
     except (ValueError, RecursionError):
-        raise InputError("the file is not JSON", where=str(path)) from None
+        raise InputError("the file is not JSON", where=where) from None
     objects = value if isinstance(value, list) else [value]
     if not objects or not all(isinstance(o, dict) for o in objects):
-        raise InputError("the file holds neither an object nor a list of objects", where=str(path),
+        raise InputError("the file holds neither an object nor a list of objects", where=where,
                          todo='write {"input_ids": [[...]], ...} or {"text": "..."}')  # fmt: skip
     return objects
+
+
+def _parsed(text: str) -> Any:
+    """A JSON document, or a list of one document for each line."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(lines) < 2:
+            raise
+        return [json.loads(line) for line in lines]
 
 
 def _load(path: Path) -> Program:
@@ -265,6 +307,15 @@ def _partition(base: Path | None, rules: Path | None, peft: bool) -> Partition |
     if base is not None:
         start = Partition.from_peft(base) if peft else Partition.from_base(base)
     return start if rules is None else start.with_rules(rules)
+
+
+def _rank_or_error(given: str | None) -> int | float | None:
+    if given is None:
+        return None
+    try:
+        return int(given) if given.lstrip("+-").isdigit() else float(given)
+    except ValueError:
+        raise MpccError(f"--recover-lora {given!r} is neither a rank nor an error", todo="e.g. 8, or 0.05") from None
 
 
 def _approximations(given: Sequence[str]) -> dict[str, str]:

@@ -173,22 +173,31 @@ def _certificates(path: Path) -> Iterator[Line]:
         yield Line("hosts", "fail", f"{path} names no certificate", "give every role one: certificate = ...")
     for role, entry in entries.items():
         certificate = path.parent / entry["certificate"]
-        yield _certificate(role, certificate)
+        yield _certificate(role, certificate, entry.get("fingerprint"))
         key = path.parent / str(entry["key"]) if "key" in entry else certificate.with_suffix(".key")
         if key.is_file() and key.stat().st_mode & 0o077:
             yield Line(f"key of the {role}", "fail", f"{key} can be read by others", f"chmod 600 {key}")
 
 
-def _certificate(role: str, path: Path) -> Line:
+def _certificate(role: str, path: Path, expected: object) -> Line:
+    """Whether a certificate is the one whose fingerprint hosts.toml holds, and how long it is valid."""
     from cryptography import x509
 
-    check, again = f"certificate of the {role}", "make a new one and give it to all roles"
+    from mpcc.runtime.keys import fingerprint
+
+    check, again = f"certificate of the {role}", f"mpcc keys --role {role}, and give the certificate to all roles"
     try:
-        found = x509.load_pem_x509_certificate(path.read_bytes())
+        content = path.read_bytes()
+        found = x509.load_pem_x509_certificate(content)
     except OSError as error:
         return Line(check, "fail", f"cannot read {path}: {error.strerror}", again)
     except ValueError:
         return Line(check, "fail", f"{path} is not a certificate", again)
+    if not isinstance(expected, str):
+        return Line(check, "fail", "hosts.toml has no fingerprint of it", f'add fingerprint = "..." to [{role}]')
+    if fingerprint(content) != expected.strip().lower():
+        todo = f"ask the {role} for its certificate and compare fingerprints"
+        return Line(check, "fail", f"{path} is another one: its fingerprint is {fingerprint(content)}", todo)
     now, end = datetime.datetime.now(datetime.UTC), found.not_valid_after_utc
     if now < found.not_valid_before_utc:
         return Line(check, "fail", f"not valid before {found.not_valid_before_utc:%Y-%m-%d}", "check the clock")

@@ -34,6 +34,21 @@ def choose_engine(wanted: str | None) -> tuple[Engine, str]:
     return _first_that_serves()
 
 
+def check_provisioning(wanted: str | None) -> None:
+    """Only MP-SPDZ's parties can store shares.
+
+    Raises:
+        MpccError: another engine was asked for, or is the only one here.
+    """
+    chosen, why = choose_engine(wanted)
+    if chosen != "mp-spdz":
+        because = f" ({why})" if why else ""
+        raise MpccError(
+            f"the engine {chosen} stores no shares{because}",
+            todo="run without provisioning: spu shares the weights once in every session, however many inputs it has",
+        )
+
+
 def _first_that_serves() -> tuple[Engine, str]:
     from mpcc.runtime.mp_spdz_home import VARIABLE
 

@@ -85,6 +85,7 @@ def inspection(program: Program, network: str | None = None) -> dict[str, object
         "labels": {str(k): v for k, v in manifest.labels.items()},
         "cost": cost.to_json() | summed,
         "approximations": [asdict(a) for a in manifest.approximations],
+        "low_rank": [asdict(r) for r in manifest.low_rank],
         "source": {"lines": bundle.source.count("\n"), "bytes": len(bundle.source.encode())},
     }
 

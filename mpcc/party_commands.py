@@ -41,15 +41,18 @@ def provision(
     program: ProgramPath,
     state: StateOption = None,
     split_into: Annotated[Path | None, typer.Option("--split", help="Write each role's folder here as well.")] = None,
+    engine: Annotated[str | None, typer.Option(help="mp-spdz: spu stores no shares.")] = None,
     as_json: JsonFlag = False,
     traceback: TracebackFlag = False,
 ) -> None:
-    """Share the private weights once and store the shares; all parties on this machine."""
+    """Share the private weights once and store the shares (mp-spdz); all parties on this machine."""
     from mpcc.cli import _console, _stages
+    from mpcc.engine_choice import check_provisioning
     from mpcc.program import load
     from mpcc.session_report import show_provisioned
     from mpcc.sessions import default_state
 
+    check_provisioning(engine)
     target = state or default_state(program)
     with _stages(_STAGES, silent=as_json) as stage:
         done = load(program).provision(target, progress=stage)
@@ -112,6 +115,8 @@ def party(
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the others at the start.")] = 25.0,
     idle: Annotated[float, typer.Option(min=1, help="Seconds without any work that are too long.")] = 25.0,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")] = False,
+    engine: Annotated[str, typer.Option(help="mp-spdz or spu, the same for all roles.")] = "mp-spdz",
+    spu_protocol: Annotated[str, typer.Option(help="Of spu: aby3 (three parties) or cheetah (two).")] = "aby3",
     as_json: JsonFlag = False,
     traceback: TracebackFlag = False,
 ) -> None:
@@ -123,6 +128,10 @@ def party(
     source = program_path(program)
     if (role == "client" and not provision_only) != (input_file is not None):
         raise MpccError("the client needs --input, and nobody else does")
+    if engine != "mp-spdz":
+        _spu_party(source, role, hosts, engine, spu_protocol, Limits(wait, idle), input_file, truncate, as_json,
+                   stores=provision_only or state is not None)  # fmt: skip
+        return
     shared = read_deployment(source)
     site, limits = site_of(hosts, role, shared.protocol), Limits(wait, idle)
     if provision_only:
@@ -131,6 +140,22 @@ def party(
         _client(source, input_file, site, limits, state, truncate, as_json)
     else:
         _serve_party(source, role, shared, site, limits, state, as_json)
+
+
+def _spu_party(source: Path, role: str, hosts: Path, engine: str, protocol: str, limits: Limits,
+               input_file: Path | None, truncate: bool, as_json: bool, *, stores: bool) -> None:  # fmt: skip
+    """A role on the spu engine, which stores no shares."""
+    from mpcc import spu_commands
+    from mpcc.cli import read_inputs
+    from mpcc.runtime.spu import NAME
+
+    if engine != NAME:
+        raise MpccError(f"the engine {engine!r} has no parties", todo="engines with parties: mp-spdz, spu")
+    if stores:
+        raise MpccError(spu_commands.NOTHING_STORED, todo="leave out --provision and --state")
+    spoken = str(input_file) == "-"
+    samples = None if input_file is None else _lines() if spoken else read_inputs(input_file)
+    spu_commands.party(source, role, hosts, protocol, limits, truncate, as_json, samples, spoken)
 
 
 def _provision_party(source: Path, role: str, shared: Deployment, site: Site, limits: Limits, state: Path | None,
@@ -213,8 +238,12 @@ def _lines() -> Iterator[Mapping[str, object]]:
 
 
 def run_here(program: Program, samples: Sequence[Mapping[str, object]], state: Path | None, truncate: bool,
-             as_json: bool) -> None:  # fmt: skip
-    """`mpcc run` in one session of all parties on this machine, with stored shares if `state` says where."""
+             as_json: bool, joined: int | None = None) -> None:  # fmt: skip
+    """`mpcc run` in one session of all parties on this machine, with stored shares if `state` says where.
+
+    `joined`: how many inputs the samples stand for, if several of these share an inference.
+    """
+    from mpcc.batches import parted
     from mpcc.cli import _console, _note, _stages
     from mpcc.report import result_json, show_outputs
     from mpcc.sessions import run_session
@@ -223,6 +252,7 @@ def run_here(program: Program, samples: Sequence[Mapping[str, object]], state: P
         _note(f"using the shares in {state}: no weight is sent")
     with _stages(_STAGES, silent=as_json) as stage:
         results, served = run_session(program, samples, state, truncate=truncate, progress=stage)
+    results = results if joined is None else parted(results, joined)
     for note in dict.fromkeys(n for r in results for n in r.warnings):
         _note(note)
     labels = program.bundle.manifest.labels

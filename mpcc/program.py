@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.compiler.bundle import Bundle, ClientPart, pack  # fmt: skip
 from mpcc.compiler.bundle import load as load_bundle
 from mpcc.compiler.bundle import save as save_bundle
@@ -99,13 +100,14 @@ class Program:
         """
         if engine not in ENGINES:
             raise MpccError(f"there is no engine {engine!r}", todo=f"engines: {', '.join(ENGINES)}")
+        if engine == "spu":
+            return self.run_many([inputs], engine="spu", truncate=truncate, spu_protocol=spu_protocol,
+                                 progress=progress)[0]  # fmt: skip
         manifest, client = self.bundle.manifest, self._client()
         tensors = prepare_inputs(inputs, manifest.inputs, client.tokenizer_json, truncate=truncate)
         values = run_graph(client.graph, tensors, client.tensors)
         shared, notes = shared_inputs(self.bundle.ring, values)
         start = time.perf_counter()
-        if engine == "spu":
-            return self._run_spu(values, notes, spu_protocol, progress or (lambda name: None))
         if engine == "emulator":
             integers, measured = self._emulate(shared, seed, truncation or manifest.truncation), None
         else:
@@ -126,13 +128,16 @@ class Program:
         return provision_program(self, Path(state), progress=progress)
 
     def run_many(self, inputs: Iterable[Mapping[str, object]], state: str | Path | None = None, *,
-                 truncate: bool = False, progress: Progress | None = None,
+                 engine: Engine = "mp-spdz", spu_protocol: str = "aby3", truncate: bool = False,
+                 progress: Progress | None = None,
                  on_result: Callable[[Result], None] | None = None) -> list[Result]:  # fmt: skip
         """Run on many inputs in one session of all parties on this machine, who stay up in between.
 
         Args:
             inputs: as `run` takes them; an input is asked for when the one before is on its way.
-            state: what `provision` wrote; without, the weights are shared before the first inference.
+            state: what `provision` wrote (mp-spdz only); without, the weights are shared before the first inference.
+            engine: "mp-spdz" or "spu".
+            spu_protocol: as `run` takes it.
             truncate: cut texts that are longer than the program was compiled for.
             progress: called with the name of each stage of the engine as it begins.
             on_result: called with each result as it comes, before it is known what it cost.
@@ -141,6 +146,15 @@ class Program:
             InputError: the inputs do not fit.
             EngineError: the engine is not there, the state is not this program's, or a party failed.
         """
+        if engine == "spu":
+            from mpcc.spu_sessions import run_spu_session
+
+            if state is not None:
+                raise MpccError("the spu engine has no stored shares: it shares the weights once a session")
+            return run_spu_session(self, inputs, protocol=spu_protocol, truncate=truncate, progress=progress,
+                                   on_result=on_result)[0]  # fmt: skip
+        if engine != "mp-spdz":
+            raise MpccError(f"the engine {engine!r} has no sessions", todo="run the inputs one by one")
         from mpcc.sessions import run_session
 
         return run_session(self, inputs, Path(state) if state is not None else None, truncate=truncate,
@@ -257,17 +271,6 @@ class Program:
         result = run_job(job, on_stage=progress)
         return dict(result.outputs), result.measured
 
-    def _run_spu(self, values: Mapping[str, torch.Tensor], notes: tuple[str, ...], protocol: str,
-                 progress: Progress) -> Result:  # fmt: skip
-        """The spu engine computes from the float graph, not from the ring program."""
-        from mpcc.runtime.spu_job import run_bundle
-
-        start = time.perf_counter()
-        outputs, measured = run_bundle(self.bundle, values, protocol=protocol, progress=progress)
-        seconds = time.perf_counter() - start
-        note = f"the estimate is for {self.protocol} on MP-SPDZ; spu counts messages where MP-SPDZ counts rounds"
-        return Result(outputs, "spu", seconds, measured, self.cost(), (*notes, note))
-
     def _ordered(self, shared: Mapping[str, Int64]) -> Int64:
         parts = [shared[name].reshape(-1) for name in self.bundle.manifest.client_order]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
@@ -299,13 +302,14 @@ def compile(
     batch_size: int = 1,
     public_inputs: Iterable[str] = (),
     profile: str = "default",
-    failure_bits: int = 20,
+    failure_bits: int | None = None,
     frac_bits: int | None = None,
-    truncation: str = "probabilistic",
+    truncation: str | None = None,
     base: str | Path | None = None,
     calibrate_random: int = 0,
     allow_pickle: bool = False,
     truncate: bool = False,
+    recover_lora: int | float | None = None,
     progress: Progress | None = None,
 ) -> Program:
     """Compile a model to a secure program.
@@ -318,13 +322,18 @@ def compile(
         approximations: e.g. {"gelu": "quad"}; the default forms are faithful.
         output: "logits" (the model's first output) or "all".
         public_inputs: inputs that every party may learn, e.g. ["attention_mask"].
-        profile: "safe" (no truncation can fail) or "default" (local truncations where the failure budget allows).
-        failure_bits: the budget of an inference: truncations fail with probability at most 2^-failure_bits.
+        profile: "safe" (no truncation can fail, widest ranges), "default" (local truncations where the failure budget
+            allows) or "fast" (tight calibrated ranges, a larger failure budget).
+        failure_bits: the budget of an inference: truncations fail with probability at most 2^-failure_bits; None for
+            what the profile says (default 20, fast 16).
         frac_bits: fractional bits of activations; None for what the profile says.
-        truncation: "probabilistic" (cheap) or "nearest" (dearer, leaks nothing).
+        truncation: "probabilistic" (cheap) or "nearest" (leaks nothing); None for the cheaper one of the protocol, which
+            is "nearest" for ps-rep-ring and sy-rep-ring only.
         base: folder of the open base model.
         calibrate_random: use that many random inputs besides `calibration`.
         truncate: cut calibration texts that are longer than the program.
+        recover_lora: find low-rank updates of the base's weights: the rank (a whole number), or the largest error of an
+            update as a share of it (below 1); with a base only.
         progress: called with the name of each stage as it begins.
 
     Raises:
@@ -332,9 +341,10 @@ def compile(
     """
     report = progress or (lambda name: None)
     options = Options(
-        protocol=protocol, network=network, output=output, frac_bits=frac_bits, truncation=truncation,
+        protocol=protocol, network=network, output=output, frac_bits=frac_bits,
+        truncation=truncation or dialect_of(protocol).truncation,
         profile=profile, failure_bits=failure_bits,
-        approximations=approximations, public_inputs=tuple(public_inputs),
+        approximations=approximations, public_inputs=tuple(public_inputs), recover_lora=recover_lora,
     )  # fmt: skip
     _check_choices(options)
     report("capture")

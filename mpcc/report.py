@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.compiler.cost import NETWORKS, PROTOCOLS
 from mpcc.inspection import groups, operations, roles, shared_tensors
 
 if TYPE_CHECKING:
     from mpcc.compiler.cost import Cost
-    from mpcc.compiler.manifest import Approximation
+    from mpcc.compiler.manifest import Approximation, LowRank
     from mpcc.program import Program, Result
 
 _SHOWN_LABELS = 24
@@ -53,7 +54,7 @@ def show_program(console: Console, program: Program, network: str | None, keys: 
     console.print(f"[bold]{escape(manifest.architecture or 'model')}[/bold], compiled by mpcc {manifest.mpcc}")
     console.print(f"protocol {manifest.protocol}: {security}", markup=False)
     console.print(
-        f"ring Z_2^{manifest.ring_bits}, {manifest.frac_bits} fractional bits, truncation {manifest.truncation}; "
+        f"{dialect_of(manifest.protocol).domain}, {manifest.frac_bits} fractional bits, truncation {manifest.truncation}; "
         f"source of {program.source.count(chr(10))} lines",
         markup=False,
     )
@@ -63,7 +64,8 @@ def show_program(console: Console, program: Program, network: str | None, keys: 
             f"that one of them fails is 2^{math.log2(manifest.failure_probability):.1f} per inference",
             markup=False,
         )
-    for table in (_signature(program), _evidence(program), _roles(program)):
+    low_rank = [_low_rank(manifest.low_rank)] if manifest.low_rank else []
+    for table in (_signature(program), _evidence(program), *low_rank, _roles(program)):
         console.print()
         console.print(table)
     for key in keys:
@@ -100,6 +102,16 @@ def _evidence(program: Program) -> Table:
     for word, visibility in (("public", "public"), ("private", "provider")):
         chosen = [e for e in evidence if e.visibility == visibility]
         _add(table, "all", word, len(chosen), size(sum(e.bytes for e in chosen)), "")
+    return table
+
+
+def _low_rank(found: Iterable[LowRank]) -> Table:
+    table = _table("Recovered low-rank updates: the base's weight and an adapter stand in for the weight",
+                   "weight", "rank", "of", "lost of the update, at most", "lost of the weight, at most")  # fmt: skip
+    for r in found:
+        _add(table, r.tensor, r.rank, r.full_rank, f"{r.error_of_update:.3g}", f"{r.error_of_weight:.3g}")
+    worst = max((r.error_of_update for r in found), default=0.0), max((r.error_of_weight for r in found), default=0.0)
+    _add(table, "all", "", "", *(f"{e:.3g}" for e in worst))
     return table
 
 
@@ -236,6 +248,6 @@ def result_json(result: Result, labels: Mapping[int, str]) -> dict[str, object]:
         "labels": chosen,
         "engine": result.engine,
         "measured": measured,
-        "estimated": result.estimated.to_json(),
+        "estimated": result.estimated.to_json() | {"engine": "mp-spdz"},
         "warnings": list(result.warnings),
     }

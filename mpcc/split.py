@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpcc.compiler.bundle_files import path_pair
-from mpcc.compiler.errors import BundleError
+from mpcc.compiler.errors import BundleError, UnsupportedError
 
 SHARED = ("manifest.json", "ring.ir", "public")
 OWN = {"client": ("client",), "provider": ("provider",)}
@@ -17,9 +17,9 @@ OWN = {"client": ("client",), "provider": ("provider",)}
 def split_program(program: Path, out: Path, roles: Sequence[str]) -> list[Path]:
     """Write out/<role>/prog.mpc with its bundle for each role; the new programs' paths.
 
-    The source, the manifest, ring.ir and the public weights that MPC uses go to all. The client's graph, its public
-    weights and tokenizer, and the other graphs, which nobody else needs, go to the client; the private weights to the
-    provider (folder 0700, files 0600).
+    The source, the manifest, ring.ir, the public weights that MPC uses and the program for SPU go to all. The client's
+    graph, its public weights and tokenizer, and the other graphs, which nobody else needs, go to the client; the
+    private weights to the provider (folder 0700, files 0600).
 
     Raises:
         BundleError: a part is missing, or a role's folder holds something already.
@@ -28,11 +28,26 @@ def split_program(program: Path, out: Path, roles: Sequence[str]) -> list[Path]:
     for role in roles:
         if (out / role).exists() and any((out / role).iterdir()):
             raise BundleError("the folder is not empty", where=str(out / role), todo="choose another one with -o")
-    return [_part(source, bundle, out / role, role) for role in roles]
+    extra = _spu_files(source)
+    return [_part(source, bundle, out / role, role, extra) for role in roles]
 
 
-def _part(source: Path, bundle: Path, folder: Path, role: str) -> Path:
-    """One role's folder: complete, or not there."""
+def _spu_files(source: Path) -> dict[str, str]:
+    """What the spu engine needs, by name; nothing where it cannot run the program."""
+    from mpcc.compiler.bundle import load
+    from mpcc.runtime.spu_part import spu_files
+    from mpcc.spu_sessions import program_of
+
+    loaded = load(source, ())
+    try:
+        code = program_of(loaded) if loaded.mpc is not None else None
+    except UnsupportedError:
+        code = None
+    return {} if code is None else spu_files(code, source.read_bytes())
+
+
+def _part(source: Path, bundle: Path, folder: Path, role: str, extra: Mapping[str, str]) -> Path:
+    """One role's folder: complete, or not there; `extra` are more files of its bundle."""
     staged = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
         staged.mkdir(mode=0o700, parents=True)
@@ -42,6 +57,9 @@ def _part(source: Path, bundle: Path, folder: Path, role: str) -> Path:
         texts = [p.name for p in bundle.iterdir() if p.is_file() and p.name not in SHARED] if role == "client" else []
         for name in (*SHARED, *OWN.get(role, ()), *texts):
             _copy(bundle / name, target / name, secret=name == "provider")
+        for name, content in extra.items():
+            (target / name).parent.mkdir(exist_ok=True)
+            (target / name).write_text(content, "utf-8")
         if folder.exists():
             folder.rmdir()
         staged.rename(folder)

@@ -11,7 +11,7 @@ Given                                     Result
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 from mpcc.compiler.ir import attributes
@@ -25,11 +25,15 @@ MAX_LOCAL_BITS = LOCAL_WIDTH - 1
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen: how many elements are truncated locally, of how many, and the failure probability they add."""
+    """What was chosen: how many elements are truncated locally, of how many, and the failure probability they add.
+
+    `local` are the truncations' names.
+    """
 
     local_elements: int
     elements: int
     failure_probability: float
+    local: frozenset[str] = frozenset()
 
 
 def choose_truncations(graph: RingGraph, magnitudes: Mapping[str, float], budget: float) -> tuple[RingGraph, Choice]:
@@ -49,9 +53,15 @@ def choose_truncations(graph: RingGraph, magnitudes: Mapping[str, float], budget
         if spent + failure <= budget and node.int_attr("bits") <= MAX_LOCAL_BITS:
             spent += failure
             local.add(node.name)
+    return apply_choice(graph, Choice(0, 0, spent, frozenset(local)))
+
+
+def apply_choice(graph: RingGraph, choice: Choice) -> tuple[RingGraph, Choice]:
+    """Make the truncations that were chosen local, in a graph that may have fewer of the others; count anew."""
+    places = [(node, times) for node, times in graph.walk() if node.op == "trunc" and node.attr("variant") == "safe"]
     total = sum(node.type.elements * times for node, times in places)
-    chosen = sum(node.type.elements * times for node, times in places if node.name in local)
-    return _with_local(graph, local), Choice(chosen, total, spent)
+    chosen = sum(node.type.elements * times for node, times in places if node.name in choice.local)
+    return _with_local(graph, choice.local), replace(choice, local_elements=chosen, elements=total)
 
 
 def _sources(graph: RingGraph) -> dict[str, RingNode]:
@@ -67,7 +77,7 @@ def _mean(node: RingNode, source: RingNode, magnitudes: Mapping[str, float]) -> 
     return magnitudes.get(node.name, source.type.bound * 2.0**source.type.frac_bits / MAGNITUDE_MARGIN)
 
 
-def _with_local(graph: RingGraph, local: set[str]) -> RingGraph:
+def _with_local(graph: RingGraph, local: Set[str]) -> RingGraph:
     nodes = []
     for node in graph:
         if node.body is not None:

@@ -9,6 +9,7 @@ Everything happens in a private temporary folder, which is removed afterwards:
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -20,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mpcc.backends.mp_spdz.dialects import run_options_of
+from mpcc.backends.mp_spdz.dialects import dialect_of, run_options_of
 from mpcc.compiler.errors import EngineError
 from mpcc.runtime.engine import Int64, Job, JobResult, Measured
 from mpcc.runtime.keys import install, make_identity, write_private
-from mpcc.runtime.mp_spdz_home import Home, find_home, party_binary, setup_of
+from mpcc.runtime.mp_spdz_home import FULL_BYTES, Home, find_home, party_binary, setup_of
 from mpcc.runtime.parties import Limits, Party, last_line, run_parties
 from mpcc.runtime.watchdog import Watchdog
 
@@ -67,12 +68,20 @@ def run_job(
 
 @contextlib.contextmanager
 def working_folder() -> Iterator[tuple[Path, Watchdog]]:
-    """A private folder and the watchdog that removes it afterwards; an OSError inside becomes an EngineError."""
+    """A private folder and the watchdog that removes it afterwards; an OSError inside becomes an EngineError.
+
+    Programs that find no room on the disk fail in many ways, some without a word: that there is none is said instead.
+    """
     parent = Path(tempfile.gettempdir())
     try:
         work = Path(tempfile.mkdtemp(prefix="mpcc-"))  # mode 0700
         with Watchdog(work, keep=os.environ.get(KEEP) == "1") as watchdog:
-            yield work, watchdog
+            try:
+                yield work, watchdog
+            except EngineError as error:
+                if shutil.disk_usage(work).free < FULL_BYTES:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                raise
     except OSError as error:
         raise EngineError(
             f"the working folder or a process of it cannot be used: {error.strerror or error}", where=str(parent),
@@ -96,7 +105,7 @@ def compile_source(text: str, protocol: str, home: Home, folder: Path, watchdog:
     source = folder / f"{PROGRAM}.mpc"
     source.write_text(_PREAMBLE + text, "utf-8")
     # an absolute path: a bare name is also looked for in MP-SPDZ's own folder, and refused if it is there too
-    command = [sys.executable, str(home.compiler), "-E", protocol, "-b", "100000", str(source)]
+    command = [sys.executable, str(home.compiler), *dialect_of(protocol).compile_options, str(source)]
     command += [mode] if mode else []
     stdout, stderr = folder / "stdout", folder / "stderr"
     begin = time.monotonic()

@@ -15,6 +15,7 @@ from mpcc.compiler.errors import EngineError
 
 VARIABLE = "MP_SPDZ_HOME"
 OLDEST = (0, 4, 2)
+FULL_BYTES = 1 << 16  # less free space than this is none at all
 _HEADING = re.compile(r"^## *v?(\d+(?:\.\d+)+)", re.MULTILINE)
 
 

@@ -46,15 +46,26 @@ def read_deployment(program: Path) -> Deployment:
 
 def read_weights(program: Path) -> Int64:
     """The provider's private weights as ring elements, in the program's order. BundleError as above."""
+    return _stream(_manifest(_folder(program))["private_weights"], private_tensors(program))
+
+
+def private_tensors(program: Path) -> dict[str, Any]:
+    """The provider's private weights by name. BundleError as above."""
     folder = _folder(program)
-    manifest, own = _manifest(folder), folder / "provider" / "manifest.json"
+    own = folder / "provider" / "manifest.json"
     try:
         digests = {f"provider/{k}": v for k, v in json.loads(own.read_text("utf-8"))["digests"].items()}
     except OSError as error:
         raise BundleError(f"the provider's part cannot be read: {error.strerror}", where=str(own), todo=_TODO) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise BundleError("the file is corrupt", where=str(own), todo=_TODO) from None
-    return _stream(manifest["private_weights"], _tensors(folder, f"provider/{WEIGHTS}", digests))
+    return _tensors(folder, f"provider/{WEIGHTS}", digests)
+
+
+def public_tensors(program: Path) -> dict[str, Any]:
+    """The public weights inside MPC by name. BundleError as above."""
+    folder = _folder(program)
+    return _tensors(folder, f"public/{WEIGHTS}", _manifest(folder)["digests"])
 
 
 def layout_digest(placed: Iterable[Mapping[str, Any]]) -> str:

@@ -75,7 +75,11 @@ def provision(program: Deployment, weights: Int64 | None, state: Path, site: Sit
             for party in parties:
                 _give(party, head if party.role == "provider" and head is not None else np.zeros(0, np.int64))
             on_stage("provision")
-            run_parties(parties, watchdog, environment(), limits or Limits(), here.addresses)
+            try:
+                run_parties(parties, watchdog, environment(), limits or Limits(), here.addresses)
+            except EngineError as error:
+                states.check_room(state, error)
+                raise
             for party in parties:
                 own = weights if party.role == "provider" else None
                 states.seal_state(staged[party.role], party.role, party.player, program, _version(found), own)

@@ -1,4 +1,4 @@
-"""One party of an SPU run, or the compiler of one, as a process of its own: the engine may abort its process.
+"""One party of an SPU session, or the compiler of one, as a process of its own: the engine may abort its process.
 
 Run as a script in the party's folder, with "compile" or "party" as its argument; it imports nothing of mpcc, and of
 the wheel only the engine itself (the package's __init__ would import jax). What the folder holds:
@@ -6,17 +6,23 @@ the wheel only the engine itself (the package's __init__ would import jax). What
     task.json                      who this party is, and the arguments and results of the program; nothing secret
     program.mlir  program.pphlo    StableHLO, and what compile makes of it
     hosts                          host:port of every party
-    own.key  own.pem  peers.pem    this party's key and certificate, and the certificates of this run
-    own.npz  public.npz            this party's own values and those that everybody has, by number of the argument
-    outputs.npz                    what the client reconstructs; no other party has it
-    report.json                    bytes and seconds
+    own.key  own.pem  peers.pem    this party's key and certificate, and the certificates of all
+    weights.npz  public.npz        the provider's weights, and what everybody has, by number of the argument
+    requests  answers.bin          the client's: what it wants to know (a pipe), and what it reconstructed
+    report.jsonl                   bytes and seconds: one line for the weights, then one for each inference
+    ended                          there from the moment on when the others may leave
 
 A party shares only what it owns: it makes the shares of its own values and sends each other party one of them over
 the parties' link. It never holds the share of another party, except that the client gets the shares of the results.
+Weights are shared once; then the client says before each inference whether there is another one.
+
+A request is the client's arguments one after the other as float64, and after it the integer 1 if another one follows,
+else 0; an answer is the results as float64, and the integer 0.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -26,13 +32,15 @@ import time
 import types
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 PUBLIC = -1  # the owner of what every party has
 CLIENT = 0
 LINGER_SECONDS = 0.5
+TRY_AGAIN_MS = 200
+STOP, GO = b"\0", b"\1"
 CONNECTED = "Starting timer: connected"  # runtime/parties.py looks for the first two words
 _TAKEN = "Binding to socket failed: the port is taken"  # likewise
 _NETWORK = ("send", "recv", "receive", "timeout", "connect", "peer", "channel", "link", "rpc")
@@ -61,7 +69,7 @@ def runtime_config(spu: Any, protocol: str, fraction_bits: int) -> Any:
 
 def compile_program(folder: Path) -> None:
     """program.mlir -> program.pphlo."""
-    spu, task = engine(), _task(folder)
+    spu, task = engine(), json.loads((folder / "task.json").read_text("utf-8"))
     secret, public = spu.Visibility.VIS_SECRET, spu.Visibility.VIS_PUBLIC
     visibilities = [secret if entry["secret"] else public for entry in task["inputs"]]
     text = (folder / "program.mlir").read_bytes()
@@ -70,51 +78,134 @@ def compile_program(folder: Path) -> None:
 
 
 # ** one party **
+class Session:
+    """A party that is connected to all others, and whose runtime holds its shares."""
+
+    def __init__(self, folder: Path) -> None:
+        self.spu, self.folder, self.task = engine(), folder, json.loads((folder / "task.json").read_text("utf-8"))
+        self.rank, self.inputs = int(self.task["rank"]), list(self.task["inputs"])
+        self.others = [rank for rank in range(self.task["parties"]) if rank != self.rank]
+        config = runtime_config(self.spu, self.task["protocol"], self.task["fraction_bits"])
+        self.io = self.spu.IoWrapper(self.task["parties"], config)
+        self.link = _connect(self.spu, folder, self.task)
+        print(CONNECTED, flush=True)
+        self.runtime = self.spu.RuntimeWrapper(self.link, config)
+        outputs = [f"out{i}" for i in range(len(self.task["outputs"]))]
+        names = [f"in{i}" for i in range(len(self.inputs))]
+        code = (folder / "program.pphlo").read_bytes()
+        self.program = self.spu.Executable(name="mpcc", input_names=names, output_names=outputs, code=code)
+
+    def agree(self) -> None:
+        """ValueError unless every party has the same program, arguments and public values."""
+        with np.load(self.folder / "public.npz") as public:
+            known = [self.task["program"], self.task["protocol"], self.inputs]
+            parts = [json.dumps(known).encode(), *(public[name].tobytes() for name in sorted(public.files))]
+        own = hashlib.sha256(b"".join(parts)).digest()
+        for other in self.others:
+            self.link.send(other, own)
+        if differing := [other for other in self.others if self.link.recv(other) != own]:
+            raise ValueError(f"this party and party {differing[0]} do not run the same program")
+
+    def share(self, owners: set[int], values: Any) -> int:
+        """Give the runtime its share of every argument of these owners; `values` has this party's own, by number.
+
+        Returns the bytes that this party sent for them.
+        """
+        secret, public = self.spu.Visibility.VIS_SECRET, self.spu.Visibility.VIS_PUBLIC
+        sent = 0
+        for i, entry in enumerate(self.inputs):
+            if entry["owner"] not in owners:
+                continue
+            if entry["owner"] == PUBLIC:
+                share = self.io.MakeShares(values[str(i)], public, -1)[self.rank]
+            elif entry["owner"] == self.rank:
+                shares = self.io.MakeShares(values[str(i)], secret if entry["secret"] else public, -1)
+                share = shares[self.rank]
+                for other in self.others:
+                    self.link.send(other, packed([shares[other]]))
+                    sent += share_bytes(shares[other])
+            else:
+                (share,) = unpacked(self.spu, self.link.recv(entry["owner"]))
+            _check_share(self.spu, i, entry, share)
+            self.runtime.SetVar(f"in{i}", share)
+        return sent
+
+    def infer(self, values: Any) -> tuple[list[Any], dict[str, float]]:
+        """One inference on the client's `values`; what the client reconstructed (others: nothing), and its cost."""
+        given = self.share({CLIENT}, values)
+        begin = time.monotonic()
+        self.runtime.Run(self.program)
+        seconds = time.monotonic() - begin
+        shares = [self.runtime.GetVar(f"out{i}") for i in range(len(self.task["outputs"]))]
+        if self.rank != CLIENT:
+            self.link.send(CLIENT, packed(shares))
+            return [], {"input": given + sum(share_bytes(s) for s in shares), "seconds": seconds}
+        others = [unpacked(self.spu, self.link.recv(rank)) for rank in self.others]
+        results = [self.io.Reconstruct([share, *(o[i] for o in others)]) for i, share in enumerate(shares)]
+        return results, {"input": given, "seconds": seconds}
+
+    def report(self, **numbers: float) -> None:
+        with (self.folder / "report.jsonl").open("a", encoding="ascii") as file:
+            file.write(json.dumps(numbers) + "\n")
+
+    def tell(self, word: bytes) -> None:
+        for other in self.others:
+            self.link.send(other, word)
+
+
 def run_party(folder: Path) -> None:
-    """Connect, share, compute, and let the client reconstruct."""
-    spu, task = engine(), _task(folder)
-    rank, ranks = task["rank"], range(task["parties"])
-    config = runtime_config(spu, task["protocol"], task["fraction_bits"])
-    link = _connect(spu, folder, task)
-    print(CONNECTED, flush=True)
-    runtime = spu.RuntimeWrapper(link, config)
-    io = spu.IoWrapper(len(ranks), config)
+    """Connect, share the weights, and answer the client's requests until it has no more."""
+    session = Session(folder)
+    session.agree()
     begin = time.monotonic()
-    sent = _share_inputs(spu, folder, task, link, io, runtime)
-    shared = time.monotonic()
-    inputs, outputs = _names("in", task["inputs"]), _names("out", task["outputs"])
-    code = (folder / "program.pphlo").read_bytes()
-    runtime.Run(spu.Executable(name="mpcc", input_names=inputs, output_names=outputs, code=code))
-    done = time.monotonic()
-    shares = [runtime.GetVar(name) for name in outputs]
-    if rank != CLIENT:
-        link.send(CLIENT, packed(shares))
-        sent["output"] = sum(share_bytes(s) for s in shares)
+    with np.load(folder / "public.npz") as public:
+        session.share({PUBLIC}, public)
+    with np.load(folder / "weights.npz") as weights:
+        sent = session.share(set(range(session.task["parties"])) - {CLIENT}, weights)
+    session.report(weights=sent, seconds=time.monotonic() - begin)
+    if session.rank == CLIENT:
+        _ask(session)
     else:
-        others = [unpacked(spu, link.recv(r)) for r in ranks if r != CLIENT]
-        values = [io.Reconstruct([share, *(o[i] for o in others)]) for i, share in enumerate(shares)]
-        with os.fdopen(os.open(folder / "outputs.npz", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            np.savez(file, **{str(i): v for i, v in enumerate(values)})
-    report = {"sent": sent, "sharing_seconds": shared - begin, "seconds": done - shared}
-    (folder / "report.json").write_text(json.dumps(report), "utf-8")
+        while session.link.recv(CLIENT) == GO:
+            session.report(control=0, **session.infer({})[1])
+    (folder / "ended").touch()
+    session.tell(STOP) if session.rank == CLIENT else None
     # A peer whose last message is not acknowledged aborts: leave a moment later, and without stopping the link.
     time.sleep(LINGER_SECONDS)
 
 
-def _task(folder: Path) -> Any:
-    return json.loads((folder / "task.json").read_text("utf-8"))
+def _ask(session: Session) -> None:
+    """The client's side: one inference for each request, each answered before the next is read."""
+    answers = session.folder / "answers.bin"
+    shapes = {i: e["shape"] for i, e in enumerate(session.inputs) if e["owner"] == CLIENT}
+    with (session.folder / "requests").open("rb") as pipe:
+        more = True
+        while more:
+            values = {str(i): _read(pipe, "<f8", shape).astype(np.float32) for i, shape in shapes.items()}
+            session.tell(GO)
+            results, cost = session.infer(values)
+            session.report(control=len(session.others), **cost)
+            content = b"".join(np.asarray(r, "<f8").tobytes() for r in results) + bytes(8)
+            with os.fdopen(os.open(answers, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
+                file.write(content)
+            more = bool(_read(pipe, "<i8", []))
 
 
-def _names(prefix: str, entries: list[Any]) -> list[str]:
-    return [f"{prefix}{i}" for i in range(len(entries))]
+def _read(pipe: BinaryIO, kind: str, shape: list[int]) -> Any:
+    size = 8 * int(np.prod(shape, dtype=np.int64))
+    content = pipe.read(size)
+    if len(content) != size:
+        raise ValueError("the client's requests ended too early")
+    return np.frombuffer(content, kind).reshape(shape)
 
 
 def _connect(spu: Any, folder: Path, task: Any) -> Any:
-    """The link to all other parties, with TLS: each side shows a certificate of this run, or is turned away."""
+    """The link to all other parties, with TLS: each side shows one of the certificates, or is turned away."""
     desc = spu.link.Desc()
-    desc.id = task["run"]
-    for i, host in enumerate((folder / "hosts").read_text("ascii").split()):
-        desc.add_party(f"P{i}", host)
+    desc.id = "mpcc"
+    for rank, address in enumerate((folder / "hosts").read_text("ascii").split()):
+        own = rank == task["rank"] and task["listen"]
+        desc.add_party(f"P{rank}", f"{task['listen']}:{address.rpartition(':')[2]}" if own else address)
     desc.enable_ssl = True
     for options in (desc.client_ssl_opts, desc.server_ssl_opts):
         options.cert.certificate_path = str(folder / "own.pem")
@@ -122,31 +213,9 @@ def _connect(spu: Any, folder: Path, task: Any) -> Any:
         options.verify.verify_depth = 1
         options.verify.ca_file_path = str(folder / "peers.pem")
     desc.connect_retry_times = task["connect_tries"]
-    desc.connect_retry_interval_ms = 200
-    desc.recv_timeout_ms = task["receive_seconds"] * 1000
+    desc.connect_retry_interval_ms = TRY_AGAIN_MS
+    desc.recv_timeout_ms = int(task["receive_seconds"] * 1000)
     return spu.link.create_brpc(desc, task["rank"])
-
-
-def _share_inputs(spu: Any, folder: Path, task: Any, link: Any, io: Any, runtime: Any) -> dict[str, int]:
-    """Give the runtime this party's share of every argument. Returns the bytes sent for each owner's arguments."""
-    rank, secret, public = task["rank"], spu.Visibility.VIS_SECRET, spu.Visibility.VIS_PUBLIC
-    own, everybodys = np.load(folder / "own.npz"), np.load(folder / "public.npz")
-    sent = 0
-    for i, entry in enumerate(task["inputs"]):
-        if entry["owner"] == PUBLIC:
-            share = io.MakeShares(everybodys[str(i)], public, -1)[rank]
-        elif entry["owner"] == rank:
-            shares = io.MakeShares(own[str(i)], secret if entry["secret"] else public, -1)
-            share = shares[rank]
-            for other in range(task["parties"]):
-                if other != rank:
-                    link.send(other, packed([shares[other]]))
-                    sent += share_bytes(shares[other])
-        else:
-            (share,) = unpacked(spu, link.recv(entry["owner"]))
-        _check_share(spu, i, entry, share)
-        runtime.SetVar(f"in{i}", share)
-    return {"input": sent}
 
 
 def _check_share(spu: Any, i: int, entry: Any, share: Any) -> None:
@@ -204,7 +273,7 @@ def unpacked(spu: Any, message: bytes) -> list[Any]:
 def explained(error: Exception) -> str:
     """One line about an error, without the engine's stack."""
     text = " ".join(str(error).split("stacktrace")[0].split())[:240] or type(error).__name__
-    if "Address already in use" in text or "start server failed" in text.lower():
+    if "Address already in use" in text or "server failed start" in text:
         return _TAKEN
     if isinstance(error, (RuntimeError, OSError)) and any(word in text.lower() for word in _NETWORK):
         return f"communication with another party failed: {text}"

@@ -21,7 +21,7 @@ from pathlib import Path
 from mpcc.compiler.errors import EngineError
 from mpcc.runtime.engine import Deployment, Int64
 from mpcc.runtime.keys import write_private
-from mpcc.runtime.mp_spdz_home import setup_of
+from mpcc.runtime.mp_spdz_home import FULL_BYTES, setup_of
 
 VERSION = 1
 MANIFEST, PROGRAMS, SHARES = "state.json", "Programs", "Persistence"
@@ -108,6 +108,12 @@ def _stored_size(path: Path, values: int, protocol: str) -> int:
     if rest or each < 8 or each != _SHARE_BYTES.get(protocol, each):
         raise EngineError(f"the party did not store its {values} shares", where=str(path), todo=_room(path))
     return size
+
+
+def check_room(state: Path, failure: EngineError) -> None:
+    """EngineError if a party failed because the disk of its shares is full."""
+    if shutil.disk_usage(state).free < FULL_BYTES:
+        raise EngineError("no room is left for the shares", where=str(state), todo=_room(state)) from failure
 
 
 def _room(path: Path) -> str:

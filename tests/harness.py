@@ -24,7 +24,7 @@ MODES = ("nearest", "probabilistic")
 
 def scheduled(ring: RingGraph, variant: str = "safe") -> RingGraph:
     """The schedule stage of the pipeline, verified before and after."""
-    result = schedule(ring, variant)
+    result, _ = schedule(ring, Settings(truncation="nearest" if variant == "nearest" else "probabilistic"))
     verify(result, final=True)
     return result
 

@@ -13,8 +13,10 @@ from typing import Literal
 
 from mpcc.compiler.errors import EngineError, MpccError
 
-THREE = ("client", "provider", "helper")
+TWO = ("client", "provider")
+THREE = (*TWO, "helper")
 LOCAL = ("--trunc-error", "16")  # TRUNC_ERROR of passes/choose_truncations
+DABITS = ("-X",)  # modulo a prime comparisons then cost a sixth
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class Dialect:
     `local_trunc`: there is a cheaper truncation with a small probability of failure (`passes/choose_truncations`).
     `nearest_is_cheaper`: truncation to nearest, which leaks nothing, costs less here than the probabilistic one.
     `stored_shares`: shares can be read again by a later run (not where they carry a tag under a key of one run).
+    `public_products_local`: a product of a public matrix with a secret one is computed by each party alone; elsewhere
+    the public matrix becomes trivial shares, since the product of shares costs a few bytes and is the faster one.
+    `prime`: numbers are taken modulo a prime of 128 bits instead of 2^64. A program for the ring means the same there:
+    the verifier keeps every value below 2^63, and only truncations and comparisons, which MP-SPDZ composes in another
+    way, rely on numbers that wrap around.
     """
 
     protocol: str
@@ -36,6 +43,9 @@ class Dialect:
     local_trunc: bool = False
     nearest_is_cheaper: bool = False
     stored_shares: bool = True
+    public_products_local: bool = False
+    prime: bool = False
+    compile_flags: tuple[str, ...] = ()
 
     @property
     def parties(self) -> int:
@@ -43,38 +53,46 @@ class Dialect:
 
     @property
     def compile_options(self) -> tuple[str, ...]:
-        return ("-E", self.protocol, "-b", "100000")
+        return ("-E", self.protocol, "-b", "100000", *self.compile_flags)
+
+    @property
+    def truncation(self) -> str:
+        """The truncation that is taken unless the user says otherwise."""
+        return "nearest" if self.nearest_is_cheaper else "probabilistic"
+
+    @property
+    def domain(self) -> str:
+        """What the programs compute in, in words."""
+        return "numbers modulo a 128-bit prime" if self.prime else "ring Z_2^64"
 
 
 DIALECTS: Mapping[str, Dialect] = {
     d.protocol: d
     for d in (
         Dialect("ring", "replicated-ring-party.x", THREE, "instruction", LOCAL, local_trunc=True),
-        Dialect("dealer-ring", "dealer-ring-party.x", ("client", "provider", "dealer"), "round"),
-        Dialect("semi2k", "semi2k-party.x", ("client", "provider"), "round"),
+        Dialect(
+            "dealer-ring", "dealer-ring-party.x", ("client", "provider", "dealer"), "round", public_products_local=True
+        ),
+        Dialect("semi2k", "semi2k-party.x", TWO, "round", public_products_local=True),
+        Dialect("hemi", "hemi-party.x", TWO, "round", public_products_local=True, prime=True, compile_flags=DABITS),
+        Dialect("temi", "temi-party.x", TWO, "round", public_products_local=True, prime=True, compile_flags=DABITS),
         Dialect("rep4-ring", "rep4-ring-party.x", (*THREE, "second_helper"), "instruction"),
-        Dialect("ps-rep-ring", "ps-rep-ring-party.x", THREE, "round", nearest_is_cheaper=True),
+        Dialect(
+            "ps-rep-ring", "ps-rep-ring-party.x", THREE, "round", nearest_is_cheaper=True, public_products_local=True
+        ),
         Dialect("sy-rep-ring", "sy-rep-ring-party.x", THREE, "round", nearest_is_cheaper=True, stored_shares=False),
     )
 }
-
-# Protocols of MP-SPDZ that people ask for and that cannot run these programs, with the reason.
-_PRIME = "it computes modulo a prime, and mpcc's programs rely on numbers that wrap around at 2^64"
-REFUSED: Mapping[str, str] = {"hemi": _PRIME, "temi": _PRIME}
 
 
 def dialect_of(protocol: str) -> Dialect:
     """The dialect of a protocol.
 
     Raises:
-        MpccError: a protocol that cannot run these programs, or an unknown one.
+        MpccError: an unknown protocol.
     """
-    known = f"choose one of: {', '.join(DIALECTS)}"
-    if protocol in REFUSED:
-        instead = "semi2k is the protocol for two parties without a dealer"
-        raise MpccError(f"the protocol {protocol!r} is not supported: {REFUSED[protocol]}", todo=f"{instead}; {known}")
     if protocol not in DIALECTS:
-        raise MpccError(f"unknown protocol {protocol!r}", todo=known)
+        raise MpccError(f"unknown protocol {protocol!r}", todo=f"choose one of: {', '.join(DIALECTS)}")
     return DIALECTS[protocol]
 
 
@@ -83,7 +101,7 @@ def run_options_of(binary: str) -> tuple[str, ...]:
     return next((d.run_options for d in DIALECTS.values() if d.binary == binary), ())
 
 
-_HEAD = re.compile(r"^# protocol ([a-z0-9-]+), ring ", re.MULTILINE)
+_HEAD = re.compile(r"^# protocol ([a-z0-9-]+), (?:ring|numbers) ", re.MULTILINE)
 
 
 def check_source(source: str, protocol: str) -> None:

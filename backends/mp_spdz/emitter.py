@@ -70,12 +70,13 @@ def emit(
     graph: RingGraph, *, protocol: str, title: str, truncation: str, compile_hint: str, parties: int = 3
 ) -> Source:
     """Emit a verified, scheduled ring graph. The text holds no weight and no name from the model."""
-    return _Emitter(graph).emit(protocol, title, truncation, compile_hint, parties)
+    emitter = _Emitter(graph, dialect_of(protocol).public_products_local)
+    return emitter.emit(protocol, title, truncation, compile_hint, parties)
 
 
 class _Emitter:
-    def __init__(self, graph: RingGraph) -> None:
-        self.graph = graph
+    def __init__(self, graph: RingGraph, public_products_local: bool) -> None:
+        self.graph, self.public_products_local = graph, public_products_local
         self.layout = layout_weights(graph)
         self.arrays: list[tuple[str, int, str]] = []
         self.scope = _Scope("")
@@ -95,7 +96,7 @@ class _Emitter:
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
         template = environment.from_string(files(__package__).joinpath("templates/program.mpc.j2").read_text("utf-8"))
         text = template.render(
-            title=title, protocol=protocol, ring_bits=self.graph.ring_bits, truncation=truncation, parties=parties,
+            title=title, protocol=protocol, domain=dialect_of(protocol).domain, truncation=truncation, parties=parties,
             compile_hint=compile_hint, nearest=truncation == "nearest", trunc=dialect_of(protocol).trunc,
             roles=dialect_of(protocol).roles,
             arrays=self.arrays,
@@ -351,8 +352,11 @@ class _Emitter:
     def _matmul(self, node: RingNode) -> Operand:
         left, right = (self._lookup(n) for n in node.inputs)
         rank = len(node.type.shape)
-        a = self._shares_in_memory(left, rank - 1)
-        b = self._shares_in_memory(right, rank - 2)
+        local = self.public_products_local and left.kind != right.kind
+        if local:
+            a, b = (self._in_memory(self._spelled_out(operand)) for operand in (left, right))
+        else:
+            a, b = self._shares_in_memory(left, rank - 1), self._shares_in_memory(right, rank - 2)
         self._before_read(a)
         self._before_read(b)
         lead = node.type.shape[:-2]
@@ -361,9 +365,11 @@ class _Emitter:
             shift = [sum(p * s for p, s in zip(position, o.view.strides, strict=False)) + o.view.offset for o in (a, b)]
             rows, inner_a = _dim(a.view, rank - 2), _dim(a.view, rank - 1)
             inner_b, columns = _dim(b.view, rank - 2), _dim(b.view, rank - 1)
-            products.append(
-                f"matmul({a.address} + {shift[0]}, {rows}, {inner_a}, {b.address} + {shift[1]}, {inner_b}, {columns})"
-            )
+            first, second = (f"{o.address} + {s}" for o, s in zip((a, b), shift, strict=True))
+            if local:
+                first, second = f"{a.kind}, {first}", f"{b.kind}, {second}"
+            name = "public_matmul" if local else "matmul"
+            products.append(f"{name}({first}, {rows}, {inner_a}, {second}, {inner_b}, {columns})")
         expression = products[0] if len(products) == 1 else f"sint.concat([{', '.join(products)}])"
         return self._result(expression, node.type.shape, tuple(range(rank)), "sint")
 

@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 from mpcc.backends.spu import arithmetic, nonlinear, normalising
-from mpcc.backends.spu.writer import RULES, Shape, Value, Writer, tensor_type
+from mpcc.backends.spu.program import Input, Output, StableHlo
+from mpcc.backends.spu.writer import RULES, Value, Writer, tensor_type
 from mpcc.compiler.errors import UnsupportedError
 from mpcc.compiler.ir import Graph, Node, without_dead_nodes
 
-Owner = Literal["client", "provider", "public"]
 _FAMILIES = (arithmetic, nonlinear, normalising)  # importing them registers their rules
-
-
-@dataclass(frozen=True)
-class Input:
-    """An argument of the function, f32 of `shape`.
-
-    `tensor` is the name of the weight, or of the client's shared value. `owner` holds it ("public": everybody does);
-    a `secret` one enters as shares that its owner makes. A scalar with a `value` is no tensor: it is what it says.
-    """
-
-    tensor: str
-    shape: Shape
-    owner: Owner
-    secret: bool
-    value: float | None = None
-
-
-@dataclass(frozen=True)
-class Output:
-    """A result, f32 of `shape`."""
-
-    name: str
-    shape: Shape
-
-
-@dataclass(frozen=True)
-class StableHlo:
-    """The text of the module, its arguments and its results in order; the text holds no name from the model."""
-
-    text: str
-    inputs: tuple[Input, ...]
-    outputs: tuple[Output, ...]
 
 
 def emit_stablehlo(graph: Graph) -> StableHlo:

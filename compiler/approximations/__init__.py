@@ -48,12 +48,12 @@ class Approximation:
 
 
 _ANYWHERE = Domain("any value within its calibrated bound", -64.0, 64.0)
-_ROWS = Domain("rows whose scores span at most 384; entries below the maximum by more count as 0", -384.0, 0.0)
+_ROWS = Domain("rows whose scores span at most 512; entries below the maximum by more count as 0", -384.0, 0.0)
 _SCORES = Domain("any score within its calibrated bound", -64.0, 64.0)
 _POSITIVE = Domain("positive, from 1/4 of the least to 4 times the largest calibrated value", 2.0**-6, 2.0**12)
 _VARIANCE = Domain("variance from 1/4 of the least to 4 times the largest calibrated one", 2.0**-6, 2.0**10)
 _MPCFORMER = "MPCFormer (Li et al., ICLR 2023)"
-_SIGMOID = "e^-|x| by the limit (1 + u + u^2/2)^(2^n), then Newton's reciprocal"
+_SIGMOID = "e^-|x| as a quartic of x / 2^n to the power 2^n, then Newton's reciprocal"
 
 
 def _gelu_error(frac_bits: int) -> float:
@@ -63,10 +63,10 @@ def _gelu_error(frac_bits: int) -> float:
 
 _ALL = (
     Approximation("gelu", "polynomial", True, _ANYWHERE, _gelu_error,
-                  "relu(x) + even minimax polynomial of degree 8 in |x| on [0, 4]; cf. PUMA (Dong et al. 2023)"),
+                  "x / 2 and a polynomial in x^2 within [-4, 4] and [-8, 8]; else relu(x) and one of degree 8 in |x|"),
     Approximation("gelu", "quad", False, _ANYWHERE, quad_error, f"x^2/8 + x/4 + 1/2; {_MPCFORMER}"),
     Approximation("softmax", "exp", True, _ROWS, softmax_error,
-                  "row maximum, e^x by the limit (1 + u + u^2/2)^(2^n) (CrypTen's and a term), Newton's reciprocal"),
+                  "row maximum, e^x as a quartic of x / 2^n to the power 2^n, Newton's reciprocal"),
     Approximation("softmax", "2quad", False, _SCORES, quad_softmax_error, f"(x + 5)^2 / (2^-6 + sum); {_MPCFORMER}"),
     Approximation("softmax", "2relu", False, _SCORES, relu_softmax_error,
                   "relu(x) / (2^-6 + sum); SecureML (Mohassel and Zhang 2017)"),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from mpcc.compiler.approximations.exp import MIN_SQUARINGS, exp_error, exp_limit
+from mpcc.compiler.approximations.exp import exp_error, exp_negative, form_for
 from mpcc.compiler.approximations.newton import reciprocal
 from mpcc.compiler.approximations.sign import clip_above, sign_and_abs
 from mpcc.compiler.ring import Builder, RingNode
 
 _EDGE = 16.0  # sigmoid(16) differs from 1 by 1.2e-7
+_FORM = form_for(-_EDGE)
 
 
 def sigmoid_error(frac_bits: int) -> float:
     """Bound of the absolute error of sigmoid anywhere."""
-    return exp_error(MIN_SQUARINGS, frac_bits + MIN_SQUARINGS) + 2.0**-16 + 4 * 2.0**-frac_bits
+    return exp_error(_FORM, frac_bits + _FORM.squarings) + 2.0**-16 + 4 * 2.0**-frac_bits
 
 
 def tanh_error(frac_bits: int) -> float:
@@ -30,7 +31,7 @@ def _half_and_sign(b: Builder, x: RingNode) -> tuple[RingNode, RingNode]:
     f = x.type.frac_bits
     negative, magnitude = sign_and_abs(b, x)
     clipped = clip_above(b, magnitude, _EDGE)
-    e = exp_limit(b, b.neg(clipped), lowest=-min(_EDGE, clipped.type.bound))
+    e = exp_negative(b, b.neg(clipped), lowest=-_EDGE)
     r = reciprocal(b, b.add_const(e, 1.0), low=0.99, high=2.01, frac_bits=22)
     return b.add_const(b.rescale(r, f), -0.5, bound=0.51), negative
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpcc.compiler.approximations.exp import MAX_FRAC_BITS, exp_error, exp_limit, squarings_for
+from mpcc.compiler.approximations.exp import MAX_FRAC_BITS, TOLERANCE, exp_error, exp_negative, form_for
 from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, reciprocal, reciprocal_error
 from mpcc.compiler.ring import Builder, RingNode
 
@@ -19,24 +19,26 @@ def row_max(b: Builder, x: RingNode) -> RingNode:
     return x
 
 
-def shifted_exp(b: Builder, scores: RingNode, *, spread: float, max_bits: int = MAX_FRAC_BITS) -> RingNode:
-    """e^(s - max of the row), in (0, 1]; `spread` bounds max - min of a row. Scale as `exp_limit` gives."""
+def shifted_exp(b: Builder, scores: RingNode, *, spread: float, tolerance: float = TOLERANCE,
+                max_bits: int = MAX_FRAC_BITS) -> RingNode:  # fmt: skip
+    """e^(s - max of the row), in (0, 1]; `spread` bounds max - min of a row. Scale as `exp_negative` gives."""
     shifted = b.sub(scores, b.expand(row_max(b, scores), scores.type.shape), bound=min(spread, 2 * scores.type.bound))
-    return exp_limit(b, shifted, lowest=-spread, max_bits=max_bits)
+    return exp_negative(b, shifted, lowest=-spread, tolerance=tolerance, max_bits=max_bits)
 
 
-def reciprocal_of_sum(b: Builder, total: RingNode, terms: int, *, least: float = 1.0, lean: bool = False) -> RingNode:
-    """1 / total for a sum of `terms` exponentials in (0, 1], one of which is at least `least`."""
-    low, high = 0.95 * least, terms * 1.05
+def reciprocal_of_sum(b: Builder, total: RingNode, low: float, high: float, *, lean: bool = False) -> RingNode:
+    """1 / total for a sum of exponentials in [low, high]."""
     if lean:
         return reciprocal(b, total, low=low, high=high, frac_bits=LEAN_BITS, error=LEAN_ERROR, lean=True)
     return reciprocal(b, total, low=low, high=high, frac_bits=24)
 
 
-def exp_below_bound(b: Builder, scores: RingNode, *, max_bits: int = MAX_FRAC_BITS) -> RingNode:
+def exp_below_bound(b: Builder, scores: RingNode, *, tolerance: float = TOLERANCE,
+                    max_bits: int = MAX_FRAC_BITS) -> RingNode:  # fmt: skip
     """e^(s - bound) in [e^(-2 bound), 1], for scores of so small a bound that no row maximum is needed."""
     top = scores.type.bound
-    return exp_limit(b, b.add_const(scores, -top, bound=2 * top), lowest=-2 * top, max_bits=max_bits)
+    shifted = b.add_const(scores, -top, bound=2 * top)
+    return exp_negative(b, shifted, lowest=-2 * top, tolerance=tolerance, max_bits=max_bits)
 
 
 def softmax_error(frac_bits: int, spread: float = 48.0) -> float:
@@ -45,8 +47,8 @@ def softmax_error(frac_bits: int, spread: float = 48.0) -> float:
     Weights that are off by e (`exp_error`) move a share p = 1 / (1 + n w) by at most n e p^2, and n w p^2 is at most
     1/4: most at w = e^-3, where the error of the exponential is largest. One more e for the weight itself.
     """
-    n = squarings_for(-spread)
-    return 6 * exp_error(n, min(frac_bits + n, MAX_FRAC_BITS)) + 2.0**-frac_bits
+    form = form_for(-spread)
+    return 6 * exp_error(form, min(frac_bits + form.squarings, MAX_FRAC_BITS)) + 2.0**-frac_bits
 
 
 def relu_softmax_error(frac_bits: int) -> float:
@@ -63,7 +65,7 @@ def softmax(b: Builder, scores: RingNode, *, spread: float, frac_bits: int) -> R
     """softmax over the last dimension at scale `frac_bits`."""
     e = shifted_exp(b, scores, spread=spread)
     total = b.sum(e, len(e.type.shape) - 1)
-    r = reciprocal_of_sum(b, total, scores.type.shape[-1])
+    r = reciprocal_of_sum(b, total, 0.95, 1.05 * scores.type.shape[-1])
     product = b.mul(e, b.expand(r, e.type.shape), bound=1.1)
     return b.rescale(product, frac_bits, bound=1.01)
 

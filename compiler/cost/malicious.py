@@ -7,6 +7,8 @@ products.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mpcc.compiler.cost.prices import Amount, PerParty, Price, Protocol, each, fixed, lg
 
 _ABORT = "who deviates is caught, and the run ends without an output"
@@ -45,6 +47,11 @@ REP4_RING = Protocol(
 )  # fmt: skip
 
 
+def _rounds(once: int, elements: int) -> Callable[[Amount], PerParty]:
+    """Rounds of an operation, one more for so many elements: random bits are made and checked in batches."""
+    return lambda a: (once + a.n // elements,) * 3
+
+
 def _per_product(rate: int) -> Price:
     return Price(lambda a: (rate * a.products,) * 3, fixed(1, 1, 1))
 
@@ -55,6 +62,7 @@ PS_REP_RING = Protocol(
     security=f"malicious, three parties: any one may be corrupted and do what it likes; {_ABORT}. Two together learn "
     "everything. Every product is checked after it was computed, so large matrix products are dear",
     approximate=True,
+    public_products_local=True,
     prices={
         "input_client": Price(lambda a: (8 * a.n, 0, 0), fixed(1, 0, 1)),
         "input_public": Price(each(3, 24, 8, 8), fixed(4, 2, 4)),
@@ -62,9 +70,9 @@ PS_REP_RING = Protocol(
         "mul": _per_product(39),
         "dot": _per_product(39),
         "matmul": _per_product(39),
-        "trunc_safe": Price(each(3, 640), fixed(17, 17, 17)),
-        "trunc_nearest": Price(each(3, 600), fixed(9, 9, 9)),
-        "lt": Price(lambda a: (round((62 + 5.1 * a.bits) * a.n),) * 3, fixed(26, 26, 26)),
+        "trunc_safe": Price(each(3, 640), _rounds(22, 250)),
+        "trunc_nearest": Price(each(3, 600), _rounds(21, 312)),
+        "lt": Price(lambda a: (round((62 + 5.1 * a.bits) * a.n),) * 3, _rounds(23, 1400)),
         "reveal": Price(lambda a: (0, 8 * a.n, 0), fixed(1, 1, 0)),
     },
 )  # fmt: skip
@@ -82,9 +90,9 @@ SY_REP_RING = Protocol(
         "mul": Price(each(3, 26), fixed(1, 1, 1)),
         "dot": Price(each(3, 26), fixed(2, 2, 2)),
         "matmul": Price(each(3, 26), fixed(2, 2, 2)),
-        "trunc_safe": Price(each(3, 750), fixed(38, 38, 38)),
-        "trunc_nearest": Price(each(3, 650), fixed(13, 13, 13)),
-        "lt": Price(lambda a: (round((58 + 5.7 * a.bits) * a.n),) * 3, fixed(23, 23, 23)),
+        "trunc_safe": Price(each(3, 750), _rounds(24, 37)),
+        "trunc_nearest": Price(each(3, 650), _rounds(12, 46)),
+        "lt": Price(lambda a: (round((58 + 5.7 * a.bits) * a.n),) * 3, _rounds(19, 188)),
         "reveal": Price(lambda a: tuple(101000 + round(r * a.n) for r in (36, 62, 36)), fixed(29, 28, 28)),
     },
 )

@@ -104,12 +104,13 @@ class Cost:
         }
 
 
-def price_key(node: RingNode, public: Iterable[bool]) -> str | None:
+def price_key(node: RingNode, public: Iterable[bool], public_products_local: bool = False) -> str | None:
     """The price list's entry for a node, or None where it is local. `public` tells of each operand."""
     if node.op in ("mul", "dot", "select"):
         return None if any(public) and node.op != "select" else "dot" if node.op == "dot" else "mul"
     if node.op == "matmul":
-        return None if all(public) else "matmul"  # a public matrix is shared trivially: the fast product wants shares
+        # elsewhere a public matrix is shared trivially: the fast product wants shares
+        return None if (any(public) if public_products_local else all(public)) else "matmul"
     if node.op == "trunc":
         return f"trunc_{node.str_attr('variant')}"
     return node.op if node.op in ("lt", "reveal") else None
@@ -188,7 +189,7 @@ def _rows(graph: RingGraph, table: Protocol, times: int, needs: dict[Need, int])
     rows: list[Row] = []
     for node in graph:
         level = max((depth[i] for i in node.inputs), default=0)
-        key = price_key(node, [public[i] for i in node.inputs])
+        key = price_key(node, [public[i] for i in node.inputs], table.public_products_local)
         if key is not None:
             groups.setdefault((level, key, _kind(node, key)), []).append(node)
             level += 1

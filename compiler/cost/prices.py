@@ -74,7 +74,8 @@ class Protocol:
 
     `supply(need, total, batched)` is what each party sends to prepare `total` of a material, where `batched` rounds up
     to the batches in which MP-SPDZ makes it. A price list that is `approximate` was measured at a few sizes only, and
-    does not tell preparation from the run.
+    does not tell preparation from the run. With `public_products_local` a product of a public matrix with a secret one
+    costs nothing; elsewhere the public one is made shares, for the fast product.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Protocol:
     prices: Mapping[str, Price]
     supply: Callable[[Need, int, bool], PerParty] = field(default=no_supply)
     approximate: bool = False
+    public_products_local: bool = False
 
 
 def batches(total: int, size: int) -> tuple[int, int]:

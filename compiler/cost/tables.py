@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mpcc.compiler.cost.homomorphic import HEMI, TEMI
 from mpcc.compiler.cost.malicious import PS_REP_RING, REP4_RING, SY_REP_RING
 from mpcc.compiler.cost.prices import Amount, PerParty, Price, Protocol, each, fixed, lg
 from mpcc.compiler.cost.two_party import DEALER_RING, SEMI2K
@@ -56,5 +57,5 @@ RING = Protocol(
 )
 
 PROTOCOLS: Mapping[str, Protocol] = {
-    p.name: p for p in (RING, DEALER_RING, SEMI2K, REP4_RING, PS_REP_RING, SY_REP_RING)
+    p.name: p for p in (RING, DEALER_RING, SEMI2K, HEMI, TEMI, REP4_RING, PS_REP_RING, SY_REP_RING)
 }

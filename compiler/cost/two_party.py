@@ -82,8 +82,25 @@ def _dealer_carries(a: Amount, ring: int, ands: int, openings: int) -> PerParty:
     return (2 * ring * 8 * a.n + bits, ring * 8 * a.n + bits, 0)
 
 
+def _deliveries(items: int, first: PerParty, per_batch: tuple[float, float, float]) -> PerParty:
+    """Rounds of an operation, with those in which the dealer delivers batches beyond the first (measured)."""
+    return tuple(round(r + p * (items // DEALER_BATCH)) for r, p in zip(first, per_batch, strict=True))
+
+
+def _dealer_product_rounds(a: Amount) -> PerParty:
+    return _deliveries(a.products, (2, 2, 0), (0.5, 0.5, 1))
+
+
+def _dealer_trunc_rounds(a: Amount) -> PerParty:
+    return _deliveries(a.n, (3, 3, 1), (2.3, 2.3, 4.7))
+
+
+def _dealer_nearest_rounds(a: Amount) -> PerParty:
+    return _deliveries(a.n, (2 * lg(a.bits) + 21, 2 * lg(a.bits) + 19, 2), (6.4, 8.3, 9.4))
+
+
 def _dealer_lt_rounds(a: Amount) -> PerParty:
-    return (2 * lg(a.bits - 1) + 6, 2 * lg(a.bits - 1) + 7, 3)
+    return _deliveries(a.n, (2 * lg(a.bits - 1) + 6, 2 * lg(a.bits - 1) + 7, 3), (3, 3.6, 4.3))
 
 
 DEALER_RING = Protocol(
@@ -95,19 +112,20 @@ DEALER_RING = Protocol(
         "input_client": Price(fixed(0, 0, 0), fixed(0, 1, 1)),
         "input_public": Price(lambda a: (8 * a.n, 8 * a.n, 0), fixed(3, 3, 1)),
         "input_provider": Price(lambda a: (0, 0, 32 if a.n else 0), fixed(1, 1, 1)),
-        "mul": Price(lambda a: (16 * a.n, 16 * a.n, 0), fixed(2, 2, 0), _triples),
-        "dot": Price(lambda a: (16 * a.products, 16 * a.products, 0), fixed(2, 2, 0), _triples),
+        "mul": Price(lambda a: (16 * a.n, 16 * a.n, 0), _dealer_product_rounds, _triples),
+        "dot": Price(lambda a: (16 * a.products, 16 * a.products, 0), _dealer_product_rounds, _triples),
         "matmul": Price(_masked_operands, lambda a: (3 * a.count, 3 * a.count, a.count), _matrices, merged=False),
-        "trunc_safe": Price(lambda a: (8 * a.n, 8 * a.n, 0), fixed(3, 3, 1), _dealer_trunc),
+        "trunc_safe": Price(lambda a: (8 * a.n, 8 * a.n, 0), _dealer_trunc_rounds, _dealer_trunc),
         "trunc_nearest": Price(
             lambda a: _dealer_carries(a, 2, carry_ands(a.bits) + carry_ands(a.width - a.bits + 1), 2),
-            lambda a: (2 * lg(a.bits) + 21, 2 * lg(a.bits) + 19, 2),
+            _dealer_nearest_rounds,
             _dealer_nearest,
         ),
         "lt": Price(lambda a: _dealer_carries(a, 1, carry_ands(a.bits - 1), 1), _dealer_lt_rounds, _dealer_lt),
         "reveal": Price(lambda a: (16 * a.n, 8 * a.n, 0), fixed(4, 3, 1)),
     },
     supply=_dealer_supply,
+    public_products_local=True,
 )
 
 
@@ -168,4 +186,5 @@ SEMI2K = Protocol(
         "reveal": Price(lambda a: (8 * a.n + 16,) * 2, fixed(4, 4)),
     },
     supply=_ot_supply,
+    public_products_local=True,
 )  # fmt: skip

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypedDict
 
 from mpcc.compiler.approximations import softmax as forms
-from mpcc.compiler.approximations.exp import MAX_FRAC_BITS, exp_limit
+from mpcc.compiler.approximations.exp import LEAN_TOLERANCE, MAX_FRAC_BITS, TOLERANCE, exp_negative
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.ir import Node
-from mpcc.compiler.lowering.context import Context, lowers, rounded_up
+from mpcc.compiler.lowering.context import Context, lowers
 from mpcc.compiler.lowering.elementwise import times
 from mpcc.compiler.ring import Builder, RingNode
 
 NOTHING = 16  # e^-16 of the largest weight is as good as none
 
-LEAN_EXP_BITS = 14
-NO_MAX_SPREAD = 4.0  # scores that span less need no row maximum: e^-4 still has most of the bits
+LEAN_EXP_BITS, LEAN_SCORE_BITS = 14, 12
+TIGHT_TOLERANCE = 8e-4
+NO_MAX_SPREAD = 8.0  # scores that span less need no row maximum,
+LEAST_MEAN_WEIGHT = 2.0**-6  # where their exponentials are not much smaller than this on average
 
 
 @lowers("softmax")
@@ -29,7 +32,7 @@ def lower_softmax(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingN
     rows = b.permute(x, order)
     chosen = ctx.settings.approximations.get("softmax", "exp")
     if chosen == "exp":
-        spread = rounded_up(ctx.statistic(node, "spread"))
+        spread = ctx.rounded_up(ctx.statistic(node, "spread"))
         out = forms.softmax(b, rows, spread=spread, frac_bits=ctx.f)
     else:
         out = forms.relu_softmax(b, rows, square=chosen == "2quad", frac_bits=ctx.f)
@@ -60,20 +63,36 @@ def lower_attention(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Rin
             raise MpccError(f"softmax={chosen} works for attention without a mask only", where=node.origin.layer)
         weights = forms.relu_softmax(b, scores, square=chosen == "2quad", frac_bits=ctx.f)
         return b.rescale(b.matmul(weights, value, bound=value.type.bound * 1.01), ctx.f, bound=ctx.bound(node))
-    if mask in ("none", "key") and 2 * scores.type.bound <= NO_MAX_SPREAD:
-        weights = forms.exp_below_bound(b, scores, max_bits=_exp_bits(ctx))
-        return _apply(ctx, node, weights, value, keep, least=math.exp(-2 * scores.type.bound))
+    if mask in ("none", "key") and _needs_no_maximum(ctx, node, scores):
+        weights = forms.exp_below_bound(b, scores, **_exp_format(ctx))
+        return _apply(ctx, node, weights, value, keep, _sums_below_bound(ctx, node, scores))
     weights = _weights(ctx, node, scores, masked=mask in ("keep", "additive"))
-    return _apply(ctx, node, weights, value, keep)
+    return _apply(ctx, node, weights, value, keep, (0.95, 1.05 * value.type.shape[-2]))
+
+
+def _needs_no_maximum(ctx: Context, node: Node, scores: RingNode) -> bool:
+    """Whether e^(score - bound) keeps enough bits in every row without knowing the row's maximum."""
+    least = math.exp(ctx.statistic(node, "lse_min") - scores.type.bound) / scores.type.shape[-1]
+    return 2 * scores.type.bound <= NO_MAX_SPREAD and least >= LEAST_MEAN_WEIGHT
+
+
+def _sums_below_bound(ctx: Context, node: Node, scores: RingNode) -> tuple[float, float]:
+    """Interval of the sum of e^(score - bound) over a row, from calibrated sums; within what the bound proves."""
+    top, keys = scores.type.bound, scores.type.shape[-1]
+    low, high = (math.exp(ctx.statistic(node, key) - top) for key in ("lse_min", "lse_max"))
+    low = 2.0 ** math.floor(math.log2(low / ctx.variance_margin))
+    high = 2.0 ** math.ceil(math.log2(high * ctx.variance_margin))
+    fewest = keys if node.attr("mask", "none") == "none" else 1
+    return max(low, 0.95 * fewest * math.exp(-2 * top)), min(high, 1.05 * keys)
 
 
 def _scores(ctx: Context, node: Node, query: RingNode, key: RingNode) -> RingNode:
     """scale * Q K^T at the working scale; the factor costs nothing beside the truncation that is there anyway."""
     b = ctx.b
     scale = float(node.attr("scale"))  # type: ignore[arg-type]
-    bound = rounded_up(ctx.statistic(node, "score_abs"))
+    bound = ctx.rounded_up(ctx.statistic(node, "score_abs"), steps=2)
     raw = b.matmul(query, b.transpose(key), bound=bound / abs(scale))
-    return b.rescale(times(ctx, raw, scale), ctx.f, bound=bound)
+    return b.rescale(times(ctx, raw, scale), min(ctx.f, LEAN_SCORE_BITS) if ctx.settings.lean else ctx.f, bound=bound)
 
 
 def _masked_keys(ctx: Context, key: RingNode, keep: RingNode, anchor: RingNode) -> tuple[RingNode, RingNode]:
@@ -93,29 +112,36 @@ def _add_mask(ctx: Context, node: Node, scores: RingNode, mask: RingNode, kind: 
     """Scores with masked entries below every kept one, for masks that differ between queries."""
     b = ctx.b
     far = math.ceil(2 * scores.type.bound) + NOTHING  # below every kept score by NOTHING at least
+    f = scores.type.frac_bits
     if kind == "keep":
-        lowered = b.mul_int(b.add_const(mask, -1.0), far << ctx.f, ctx.f)  # 0 or -far, integers
+        lowered = b.mul_int(b.add_const(mask, -1.0), far << f, f)  # 0 or -far, integers
         return b.add(scores, b.expand(lowered, scores.type.shape))
-    return b.add(scores, b.expand(ctx.at_scale(mask), scores.type.shape))
+    return b.add(scores, b.expand(ctx.at_scale(mask, f), scores.type.shape))
 
 
 def _weights(ctx: Context, node: Node, scores: RingNode, *, masked: bool) -> RingNode:
     """e^(score - row maximum), not normalised."""
     b = ctx.b
-    spread = rounded_up(ctx.statistic(node, "spread"))
+    spread = ctx.rounded_up(ctx.statistic(node, "spread"))
     if not masked:
-        return forms.shifted_exp(b, scores, spread=spread, max_bits=_exp_bits(ctx))
+        return forms.shifted_exp(b, scores, spread=spread, **_exp_format(ctx))
     shifted = b.sub(scores, b.expand(forms.row_max(b, scores), scores.type.shape))
-    return exp_limit(b, shifted, lowest=-shifted.type.bound, max_bits=_exp_bits(ctx))
+    return exp_negative(b, shifted, lowest=-shifted.type.bound, **_exp_format(ctx))
 
 
-def _exp_bits(ctx: Context) -> int:
-    return LEAN_EXP_BITS if ctx.settings.lean else MAX_FRAC_BITS
+class _ExpFormat(TypedDict):
+    tolerance: float
+    max_bits: int
+
+
+def _exp_format(ctx: Context) -> _ExpFormat:
+    tolerance = TIGHT_TOLERANCE if ctx.settings.tight else LEAN_TOLERANCE if ctx.settings.lean else TOLERANCE
+    return {"tolerance": tolerance, "max_bits": LEAN_EXP_BITS if ctx.settings.lean else MAX_FRAC_BITS}
 
 
 def _apply(ctx: Context, node: Node, weights: RingNode, value: RingNode, keep: RingNode | None,
-           least: float = 1.0) -> RingNode:  # fmt: skip
-    """(weights V) / (sum of weights), both sums over kept keys only, from one product."""
+           sums: tuple[float, float]) -> RingNode:  # fmt: skip
+    """(weights V) / (sum of weights in the interval `sums`), both over kept keys only, from one product."""
     b = ctx.b
     length = value.type.shape[-2]
     if keep is None:
@@ -125,7 +151,7 @@ def _apply(ctx: Context, node: Node, weights: RingNode, value: RingNode, keep: R
         value = b.mul(b.expand(keep, value.type.shape), value, bound=value.type.bound)
         ones = b.mul_int(b.expand(keep, (*value.type.shape[:-1], 1)), 2**ctx.f, ctx.f)
         applied, total = _both_sums(b, weights, value, ones)
-    r = forms.reciprocal_of_sum(b, total, length, least=least, lean=ctx.settings.lean)
+    r = forms.reciprocal_of_sum(b, total, *sums, lean=ctx.settings.lean)
     numerator = b.rescale(applied, ctx.f)
     limit = 2.0 ** math.ceil(math.log2(value.type.bound * 1.02))
     return b.rescale(b.mul(numerator, b.expand(r, numerator.type.shape), bound=limit), ctx.f, bound=ctx.bound(node))

@@ -11,7 +11,8 @@ from mpcc.compiler.ir import Node
 from mpcc.compiler.ring import Builder, RingNode
 
 RANGE_MARGIN = 1.25  # calibrated magnitudes are widened by this and rounded up to a power of two
-LEAN_VARIANCE_MARGIN = 2.0
+WIDE_MARGIN, TIGHT_MARGIN = 2.0, 1.1
+TIGHT_VARIANCE_MARGIN, LEAN_VARIANCE_MARGIN = 1.25, 2.0
 VARIANCE_MARGIN = 4.0  # calibrated variances are widened by this on both sides
 
 
@@ -21,7 +22,8 @@ class Settings:
 
     `frac_bits` of activations and `weight_frac_bits` of weights; `weight_bound` is one magnitude for all weights (a
     power of two, so that it tells next to nothing about them); `approximations` maps a graph op to the chosen form.
-    `lean`: keep what is truncated small, so that truncations can be local ones, at a little precision.
+    `lean`: keep what is truncated small, so that truncations can be local ones, at a little precision. `tight`: widen
+    calibrated ranges by little only. `wide`: widen them more, and let GELU hold for any argument.
     """
 
     frac_bits: int = 16
@@ -31,11 +33,18 @@ class Settings:
     truncation: str = "probabilistic"
     approximations: dict[str, str] = field(default_factory=dict)
     lean: bool = False
+    tight: bool = False
+    wide: bool = False
+
+    @property
+    def range_margin(self) -> float:
+        """By how much calibrated magnitudes are widened."""
+        return WIDE_MARGIN if self.wide else TIGHT_MARGIN if self.tight else RANGE_MARGIN
 
 
-def rounded_up(magnitude: float) -> float:
-    """The next power of two above `magnitude` with margin: the only form in which data-dependent ranges leave us."""
-    return 2.0 ** math.ceil(math.log2(max(magnitude * RANGE_MARGIN, 2.0**-8)))
+def rounded_up(magnitude: float, margin: float = RANGE_MARGIN, steps: int = 1) -> float:
+    """The next power of 2^(1/steps) above `magnitude` with margin: the only form in which ranges leave us."""
+    return 2.0 ** (math.ceil(steps * math.log2(max(magnitude * margin, 2.0**-8))) / steps)
 
 
 Rule = Callable[["Context", Node, Sequence[RingNode]], RingNode]
@@ -68,13 +77,19 @@ class Context:
 
     @property
     def variance_margin(self) -> float:
+        if self.settings.tight:
+            return TIGHT_VARIANCE_MARGIN
         return LEAN_VARIANCE_MARGIN if self.settings.lean else VARIANCE_MARGIN
+
+    def rounded_up(self, magnitude: float, steps: int = 1) -> float:
+        """`rounded_up` with the margin of the settings."""
+        return rounded_up(magnitude, self.settings.range_margin, steps)
 
     def bound(self, node: Node) -> float | None:
         """Magnitude of the node's result from calibration, or None where only interval arithmetic is known."""
         if node.range is None:
             return None
-        return rounded_up(max(abs(node.range[0]), abs(node.range[1])))
+        return self.rounded_up(max(abs(node.range[0]), abs(node.range[1])))
 
     def statistic(self, node: Node, key: str) -> float:
         """A calibrated statistic of the node (see ranges.py)."""

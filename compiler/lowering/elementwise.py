@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mpcc.compiler.approximations.exp import MAX_SQUARINGS, exp_domain, exp_limit
+from mpcc.compiler.approximations.exp import FORMS, exp_negative
 from mpcc.compiler.approximations.newton import reciprocal, rsqrt
 from mpcc.compiler.errors import InternalError, RangeError
 from mpcc.compiler.ir import Node
@@ -120,7 +120,7 @@ def lower_exp(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     top = float(math.ceil(ctx.statistic(node, "argument_max") + math.log(RANGE_MARGIN)))
     lowest = -rounded_up(max(-ctx.statistic(node, "argument_min"), 0.0)) - abs(top) - 1.0
     # the widest domain has the most squarings: they are what small results far below e^top need
-    power = exp_limit(ctx.b, ctx.b.add_const(x, -top, bound=-lowest), lowest=min(lowest, exp_domain(MAX_SQUARINGS)))
+    power = exp_negative(ctx.b, ctx.b.add_const(x, -top, bound=-lowest), lowest=min(lowest, FORMS[-1].lowest))
     return ctx.at_scale(times(ctx, power, math.exp(top)))
 
 

@@ -1,7 +1,8 @@
 """The main job on a real model: compile it against its open base, look at the cost, run it on held-out reviews.
 
-Everything is done with the commands a user would type; they are printed before they run. The comparison with PyTorch
-uses the same program through the Python API. With MP_SPDZ_HOME set, three real parties compute the last step.
+Compiling and inspecting are done with the commands a user would type; they are printed before they run. The comparison
+with PyTorch uses the same program through the Python API. At the end three real parties compute: on MP-SPDZ where
+MP_SPDZ_HOME says where it is, else on SPU.
 """
 
 import json
@@ -14,8 +15,9 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from rich.table import Table
+from rich.text import Text
 from transformers import BertForSequenceClassification
 
 import mpcc
@@ -23,7 +25,10 @@ from examples.sentiment.data import SEQUENCE_LENGTH, base_folder
 from examples.sentiment.reviews import CALIBRATION_FILE, LABELS_FILE, REVIEWS_FILE, write_all
 from mpcc.compiler.errors import MpccError
 from mpcc.engine_choice import choose_engine
+from mpcc.report import size
+from mpcc.runtime.engine import Measured
 
+Review = dict[str, list[list[int]]]
 TOLERANCE = 0.02
 console = Console()
 
@@ -38,7 +43,7 @@ def command(*arguments: str | Path) -> None:
         raise typer.Exit(done.returncode)
 
 
-def torch_logits(model: BertForSequenceClassification, review: dict[str, list[list[int]]]) -> torch.Tensor:
+def torch_logits(model: BertForSequenceClassification, review: Review) -> torch.Tensor:
     """Logits [1, labels] of one encoded review in plain PyTorch."""
     with torch.no_grad():
         logits = model(**{name: torch.tensor(values) for name, values in review.items()}).logits
@@ -46,62 +51,85 @@ def torch_logits(model: BertForSequenceClassification, review: dict[str, list[li
     return logits
 
 
-def compare(program: mpcc.Program, model: BertForSequenceClassification, reviews: list[dict[str, list[list[int]]]],
-            engine: str) -> tuple[int, float, float]:  # fmt: skip
-    """(equal labels, largest and mean difference of a logit) of the program on `engine` against PyTorch."""
-    equal, differences = 0, []
-    for i, review in enumerate(track(reviews, f"{engine}, {len(reviews)} reviews", console=console)):
-        expected = torch_logits(model, review)
-        found = program.run(review, engine=engine, seed=i).outputs["logits"]  # type: ignore[arg-type]
-        equal += int(found.argmax() == expected.argmax())
-        differences.append((found - expected).abs().max())
-    errors = torch.stack(differences)
-    return equal, float(errors.max()), float(errors.mean())
+class Comparison:
+    """Logits of a program beside PyTorch's, one review after the other."""
+
+    def __init__(self, model: BertForSequenceClassification) -> None:
+        self.model = model
+        self.expected: list[torch.Tensor] = []
+        self.found: list[torch.Tensor] = []
+
+    def add(self, review: Review, logits: torch.Tensor) -> None:
+        """Note the logits [1, labels] that were computed for a review."""
+        self.expected.append(torch_logits(self.model, review))
+        self.found.append(logits)
+
+    @property
+    def equal(self) -> int:
+        """How many labels are PyTorch's."""
+        return sum(int(a.argmax() == b.argmax()) for a, b in zip(self.found, self.expected, strict=True))
+
+    @property
+    def errors(self) -> torch.Tensor:
+        """The largest difference of a logit, by review."""
+        return torch.stack([(a - b).abs().max() for a, b in zip(self.found, self.expected, strict=True)])
+
+    def summary(self) -> str:
+        return (f"{self.equal} of {len(self.found)} labels equal PyTorch's, logits differ by "
+                f"{float(self.errors.max()):.4f} at most, {float(self.errors.mean()):.4f} on average")  # fmt: skip
+
+    def table(self, out: Path, title: str) -> Table:
+        """Predictions beside PyTorch's and the truth; it fits into 80 columns."""
+        texts = json.loads((out / LABELS_FILE).read_text("utf-8"))
+        names = {int(k): str(v) for k, v in (self.model.config.id2label or {}).items()}
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for column in ("review", "PyTorch", "mpcc", "label", "truth"):
+            table.add_column(column, no_wrap=True)
+        for expected, found, text in zip(self.expected, self.found, texts, strict=False):
+            cells = [" ".join(f"{v:+.3f}" for v in logits[0].tolist()) for logits in (expected, found)]
+            table.add_row(Text(text["text"][:24]), *cells, names[int(found.argmax())], text["name"])
+        return table
 
 
-def predictions(program: mpcc.Program, model: BertForSequenceClassification, out: Path, count: int) -> Table:
-    """A table of predictions beside PyTorch's for the first reviews."""
-    reviews = json.loads((out / REVIEWS_FILE).read_text("utf-8"))[:count]
-    texts = json.loads((out / LABELS_FILE).read_text("utf-8"))
-    names = {int(k): str(v) for k, v in (model.config.id2label or {}).items()}
-    table = Table(title="Predictions", title_justify="left")
-    for column in ("review", "PyTorch", "mpcc", "truth"):
-        table.add_column(column, no_wrap=True)
-    for review, text in zip(reviews, texts, strict=False):
-        logits = torch_logits(model, review)[0]
-        found = program.run(review, engine="emulator").outputs["logits"][0]
-        cells = [f"{v[0]:+.3f} {v[1]:+.3f} {names[int(v.argmax())]}" for v in (logits, found)]
-        table.add_row(text["text"][:22], *cells, text["name"])
-    return table
-
-
-def run_secure(
-    program: mpcc.Program,
-    model: BertForSequenceClassification,
-    reviews: list[dict[str, list[list[int]]]],
-    target: Path,
-) -> bool:
-    """Run reviews on three real parties of the first secure engine there is; whether all agree with PyTorch."""
+def run_secure(program: mpcc.Program, compared: Comparison, reviews: list[Review], out: Path) -> bool:
+    """Run reviews in one session of the first secure engine there is; whether all agree with PyTorch."""
     try:
         engine, why = choose_engine(None)
     except MpccError as error:
         console.print(f"no secure run: {error.what}", markup=False)
         return True
     console.print(f"\nsecure engine: {engine} ({why})", markup=False)
-    one = target.with_name("review.json")
-    one.write_text(json.dumps(reviews[0]), "utf-8")
-    command("run", target, "--input", one, "--engine", engine)
-    equal, largest, _ = compare(program, model, reviews, engine)
-    console.print(
-        f"three parties: {equal} of {len(reviews)} labels equal PyTorch's, logits differ by {largest:.4f} at most"
-    )
-    return equal == len(reviews) and largest <= TOLERANCE
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(f"{engine}, {len(reviews)} reviews", total=len(reviews))
+        results = program.run_many(reviews, engine=engine, on_result=lambda result: progress.advance(task))
+    for review, result in zip(reviews, results, strict=True):
+        compared.add(review, result.outputs["logits"])
+    console.print(compared.table(out, f"Three parties, engine {engine}"))
+    console.print(f"\nthree parties: {compared.summary()}")
+    for line in costs([r.measured for r in results if r.measured is not None]):
+        console.print(line, highlight=False)
+    return compared.equal == len(reviews) and float(compared.errors.max()) <= TOLERANCE
+
+
+def costs(measured: list[Measured]) -> list[str]:
+    """What an inference cost on average, and what was paid once."""
+    count, once = len(measured), measured[0]
+    sent = sum(m.bytes_online for m in measured) / count
+    around = sum(m.input_bytes for m in measured) / count
+    rounds = sum(m.rounds for m in measured) / count
+    seconds = sum(m.seconds for m in measured) / count
+    word = "messages" if once.engine == "spu" else "rounds"
+    return [
+        f"per inference: {size(sent)} sent by all parties in {rounds:,.0f} {word}, {seconds:.2f} s; "
+        f"{size(around)} for input and output",
+        f"once: {size(once.provisioning_bytes)} to share the weights, {once.provisioning_seconds:.2f} s",
+    ]
 
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder with the trained model.")] = Path("build/sentiment"),
-    count: Annotated[int, typer.Option(min=1, help="Held-out reviews for the emulator.")] = 200,
-    secure: Annotated[int, typer.Option(min=0, help="Reviews for three real parties (mp-spdz or spu).")] = 5,
+    count: Annotated[int, typer.Option(min=1, help="Held-out reviews for the emulator.")] = 50,
+    secure: Annotated[int, typer.Option(min=0, help="Reviews for three real parties (mp-spdz or spu).")] = 20,
 ) -> None:
     """Compile the trained model, print partition and costs, and compare its predictions with PyTorch's."""
     write_all(out, count, 64)
@@ -114,14 +142,12 @@ def main(
     model = BertForSequenceClassification.from_pretrained(out / "model")
     model.train(False)
     reviews = json.loads((out / REVIEWS_FILE).read_text("utf-8"))
-    console.print()
-    console.print(predictions(program, model, out, 6))
-    equal, largest, mean = compare(program, model, reviews, "emulator")
-    console.print(f"emulator: {equal} of {count} labels equal PyTorch's, logits differ by {largest:.4f} at most, "
-                  f"{mean:.4f} on average")  # fmt: skip
-    failed = equal < count - max(1, count // 200) or largest > TOLERANCE
-
-    failed |= not run_secure(program, model, reviews[:secure], target) if secure else False
+    emulated = Comparison(model)
+    for i, review in enumerate(track(reviews, f"emulator, {count} reviews", console=console)):
+        emulated.add(review, program.run(review, engine="emulator", seed=i).outputs["logits"])
+    console.print(f"emulator: {emulated.summary()}")
+    failed = emulated.equal < count - max(1, count // 200) or float(emulated.errors.max()) > TOLERANCE
+    failed |= not run_secure(program, Comparison(model), reviews[:secure], out) if secure else False
     if failed:
         console.print("[red]the program does not agree with PyTorch[/red]")
         raise typer.Exit(1)

@@ -8,21 +8,15 @@ from harness import MODES, evaluate
 
 from mpcc.compiler.approximations import APPROXIMATIONS, CHANGING, FAITHFUL
 from mpcc.compiler.approximations import gelu as gelu_forms
-from mpcc.compiler.approximations.exp import (
-    MAX_FRAC_BITS,
-    MAX_SQUARINGS,
-    MIN_SQUARINGS,
-    exp_domain,
-    exp_error,
-    exp_limit,
-    squarings_for,
-)
+from mpcc.compiler.approximations.chain import values
+from mpcc.compiler.approximations.exp import FORMS, MAX_FRAC_BITS, exp_error, exp_negative, form_for
 from mpcc.compiler.approximations.newton import reciprocal, reciprocal_error, rsqrt, rsqrt_error
 from mpcc.compiler.approximations.polynomial import evaluate as polynomial
 from mpcc.compiler.approximations.polynomial import fit_minimax
 from mpcc.compiler.approximations.sigmoid import relu, sigmoid, silu, tanh
 from mpcc.compiler.approximations.sign import clip_above, clip_below, sign_and_abs
 from mpcc.compiler.approximations.softmax import relu_softmax, row_max, softmax, softmax_error
+from mpcc.compiler.errors import InternalError
 
 FRAC_BITS = (13, 16)
 EPSILON = 2.0**-6
@@ -130,13 +124,39 @@ def test_registry_is_consistent():
     assert {"gelu": {"quad"}, "softmax": {"2relu", "2quad"}} == CHANGING
 
 
+@pytest.mark.parametrize("lean", [False, True])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("frac_bits", FRAC_BITS)
-def test_tanh_gelu(frac_bits, mode):
-    x = span(-64, 64)
-    y = evaluate(lambda b, v: gelu_forms.gelu(b, v, form="tanh"), x, frac_bits=frac_bits, bound=64, mode=mode)
-    error = np.abs(y - gelu_forms.gelu_tanh(quantised(x, frac_bits))).max()
-    assert gelu_forms.gelu_error("tanh", frac_bits) / 20 <= error <= gelu_forms.gelu_error("tanh", frac_bits)
+@pytest.mark.parametrize("domain", [None, 4.0, 8.0, 9.0])
+@pytest.mark.parametrize("form", gelu_forms.EXACT)
+def test_every_gelu_over_its_domain(form, domain, frac_bits, mode, lean):
+    def build(b, v):
+        function = gelu_forms.gelu if domain is None else gelu_forms.gelu_within
+        return function(b, v, form=form, lean=lean)
+
+    x = span(-(domain or 64.0), domain or 64.0)
+    y = evaluate(build, x, frac_bits=frac_bits, bound=domain or 64.0, mode=mode)
+    error = np.abs(y - gelu_forms.EXACT[form](quantised(x, frac_bits))).max()
+    bound = gelu_forms.gelu_error(form, frac_bits, domain=domain, lean=lean)
+    assert bound / 20 <= error <= bound
+
+
+def test_the_fits_of_gelu():
+    """The published figures of the polynomials themselves; the even ones are even."""
+    for form in gelu_forms.EXACT:
+        assert gelu_forms.fit_error(form, None) <= 3e-4
+        assert gelu_forms.fit_error(form, 4.0) <= 1.8e-4
+        assert gelu_forms.fit_error(form, 8.0) <= 2e-4
+        assert gelu_forms.fit_error(form, 9.0) <= 6e-4
+    assert [gelu_forms.even_domain(x) for x in (0.5, 4.0, 4.1, 8.7, 9.1)] == [4.0, 4.0, 8.0, 9.0, None]
+    t = np.linspace(-1, 1, 101)
+    for _, steps in gelu_forms.EVEN:
+        assert np.allclose(values(steps["none"], t)[-1], values(steps["none"], -t)[-1])
+
+
+def test_an_even_polynomial_is_refused_beyond_its_domain():
+    with pytest.raises(InternalError, match="no even polynomial"):
+        evaluate(gelu_forms.gelu_within, np.zeros(3), frac_bits=16, bound=9.5, mode="nearest")
 
 
 @pytest.mark.parametrize("bound", [2.0, 4.0, 4096.0])
@@ -148,14 +168,15 @@ def test_gelu_keeps_its_bound_for_narrow_and_wide_arguments(bound):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("frac_bits", FRAC_BITS)
-@pytest.mark.parametrize("squarings", range(MIN_SQUARINGS, MAX_SQUARINGS + 1))
-def test_exp_over_each_domain(squarings, frac_bits, mode):
-    lowest = exp_domain(squarings)
-    assert squarings_for(lowest) == squarings
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: f"{f.squarings}{f.lowest:g}")
+def test_exp_over_each_domain(form, frac_bits, mode):
+    lowest = form.lowest
+    assert form_for(lowest, form.error) is form
     x = span(lowest, 0.0)
-    error = np.abs(evaluate(lambda b, v: exp_limit(b, v, lowest=lowest), x, frac_bits=frac_bits, bound=-lowest,
-                            mode=mode) - np.exp(quantised(x, frac_bits))).max()  # fmt: skip
-    bound = exp_error(squarings, min(frac_bits + squarings, MAX_FRAC_BITS))
+    y = evaluate(lambda b, v: exp_negative(b, v, lowest=lowest, tolerance=form.error), x, frac_bits=frac_bits,
+                 bound=-lowest, mode=mode)  # fmt: skip
+    error = np.abs(y - np.exp(quantised(x, frac_bits))).max()
+    bound = exp_error(form, min(frac_bits + form.squarings, MAX_FRAC_BITS))
     assert bound / 20 <= error <= bound
 
 
@@ -172,9 +193,9 @@ def test_softmax_over_its_whole_domain(spread, frac_bits):
 @pytest.mark.parametrize("mode", MODES)
 def test_exp_clips_below_its_largest_domain(mode):
     """Far below the domain the polynomial would come back up to 1 and beyond."""
-    x = np.array([-385.0, -600.0, -1000.0, -5000.0, 0.0, -1.0])
-    y = evaluate(lambda b, v: exp_limit(b, v, lowest=-5000.0), x, frac_bits=16, bound=5000.0, mode=mode)
-    assert np.abs(y - np.exp(x)).max() <= exp_error(MAX_SQUARINGS, 24)
+    x = np.array([-513.0, -600.0, -1000.0, -5000.0, 0.0, -1.0])
+    y = evaluate(lambda b, v: exp_negative(b, v, lowest=-5000.0), x, frac_bits=16, bound=5000.0, mode=mode)
+    assert np.abs(y - np.exp(x)).max() <= exp_error(FORMS[-1], 23)
 
 
 @pytest.mark.parametrize("function", [sigmoid, tanh, silu], ids=lambda f: f.__name__)

@@ -10,7 +10,7 @@ import pytest
 
 from mpcc import cli, doctor
 from mpcc.doctor import examine
-from mpcc.runtime.keys import make_identity
+from mpcc.runtime.keys import fingerprint, make_identity
 from tests.bundle import tiny_programs as tiny
 from tests.runtime.fake_home import make_home
 
@@ -35,7 +35,8 @@ def hosts_file(folder, **validity):
         (folder / f"{role}.pem").write_bytes(identity.certificate)
         (folder / f"{role}.key").write_bytes(identity.key)
         (folder / f"{role}.key").chmod(0o600)
-        parts.append(f'[{role}]\nhost = "127.0.0.1"\nport = {5000 + i}\ncertificate = "{role}.pem"\n')
+        parts.append(f'[{role}]\nhost = "127.0.0.1"\nport = {5000 + i}\ncertificate = "{role}.pem"\n'
+                     f'fingerprint = "{fingerprint(identity.certificate)}"\n')  # fmt: skip
     (folder / "hosts.toml").write_text("\n".join(parts))
     return folder / "hosts.toml"
 
@@ -100,6 +101,20 @@ def test_certificates(home, tmp_path):
     assert lines["key of the client"].status == "fail" and "chmod 600" in lines["key of the client"].todo
     assert "is not a certificate" in lines["certificate of the provider"].found
     assert "cannot read" in lines["certificate of the helper"].found
+
+
+def test_fingerprints(home, tmp_path):
+    """A certificate that was exchanged on the way, and one whose fingerprint nobody gave."""
+    path = hosts_file(tmp_path, **dict.fromkeys(("client", "provider", "helper"), datetime.timedelta(days=90)))
+    (tmp_path / "provider.pem").write_bytes(make_identity(1).certificate)
+    text = path.read_text()
+    path.write_text(text[: text.rindex("fingerprint")])
+    lines = by_check(examine(hosts=path))
+    states = [lines[f"certificate of the {role}"].status for role in ("client", "provider", "helper")]
+    assert states == ["ok", "fail", "fail"]
+    found = lines["certificate of the provider"].found
+    assert fingerprint((tmp_path / "provider.pem").read_bytes()) in found
+    assert "no fingerprint" in lines["certificate of the helper"].found
 
 
 @pytest.mark.parametrize("text", ["= nonsense", "", "[client]\nport = 1\n"])

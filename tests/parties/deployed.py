@@ -14,7 +14,8 @@ from mpcc.runtime.parties import free_ports
 from mpcc.split import split_program
 
 ROLES = ("client", "provider", "helper")
-LIMIT = 30.0
+LIMIT = 30.0  # seconds in which a fault has to be noticed
+START = 120.0  # and in which processes that import torch come up on a busy machine
 
 
 class Deployed:
@@ -57,6 +58,8 @@ class Deployed:
     def start(self, role: str, *options: str, **environment: str) -> subprocess.Popen:
         """`mpcc party` in the role's folder, where provider and helper cannot import torch."""
         command = [sys.executable, "-m", "mpcc", "party", "prog.mpc", "--role", role, "--hosts", "keys/hosts.toml"]
+        if "--wait" not in options:
+            command += ["--wait", str(START)]
         env = {**os.environ, "TMPDIR": str(self.at(role) / "tmp"), **environment}
         env.pop("MPCC_KEEP_WORK", None) if "MPCC_KEEP_WORK" not in environment else None
         if role != "client":
@@ -68,12 +71,12 @@ class Deployed:
         return self.running[role]
 
     def finish(self, *roles: str) -> dict[str, tuple[int, str, str]]:
-        """Exit code, stdout and stderr of each role that was started, within LIMIT seconds."""
+        """Exit code, stdout and stderr of each role that was started."""
         found = {}
         for role in roles or list(self.running):
             process = self.running.pop(role)
             try:
-                out, err = process.communicate(timeout=LIMIT)
+                out, err = process.communicate(timeout=START + LIMIT)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise

@@ -4,21 +4,23 @@ import itertools
 import json
 import shutil
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_home import make_home, processes_below
+from fake_home import make_home, processes_below, soon
 
 from mpcc.compiler.errors import EngineError
 from mpcc.runtime import session
 from mpcc.runtime.engine import Deployment
 from mpcc.runtime.parties import Limits
 from mpcc.runtime.session import local_site, provision, serve
+from mpcc.sessions import check_weights
 
 ROLES = ("client", "provider", "helper")
-QUICK = Limits(start=3.0, idle=1.5)
+ENOUGH = Limits(start=60.0, idle=30.0)  # for a busy machine
 NONE = np.zeros(0, np.int64)
 WEIGHTS = np.array([7], np.int64)
 PROGRAM = Deployment("x = 1\n", "ring", "layout", NONE, 1, 2, (("y", 1), ("z", 1)))
@@ -35,7 +37,7 @@ def work(tmp_path, monkeypatch):
     monkeypatch.delenv("MPCC_KEEP_WORK", raising=False)
     yield folder
     assert not list(folder.iterdir())
-    assert not processes_below(tmp_path)
+    assert soon(lambda: not processes_below(tmp_path))
 
 
 @pytest.fixture
@@ -46,13 +48,13 @@ def home(work):
 @pytest.fixture
 def state(work, home):
     folder = work.parent / "state"
-    provision(PROGRAM, WEIGHTS, folder, home=home, limits=QUICK)
+    provision(PROGRAM, WEIGHTS, folder, home=home, limits=ENOUGH)
     return folder
 
 
-def run(home, state=None, requests=REQUESTS, program=PROGRAM, **options):
+def run(home, state=None, requests=REQUESTS, program=PROGRAM, limits=ENOUGH, **options):
     weights = None if state is not None else WEIGHTS
-    return serve(program, requests, weights=weights, state=state, home=home, limits=QUICK, **options)
+    return serve(program, requests, weights=weights, state=state, home=home, limits=limits, **options)
 
 
 def values(served):
@@ -83,7 +85,7 @@ def test_requests_are_made_as_they_are_answered(home, state):
     def requests():
         yield REQUESTS[0]
         while not answers:
-            pass
+            time.sleep(0.01)
         yield answers[0]["y"].repeat(2) + 1
 
     served = run(home, state, requests(), on_answer=lambda number, answer: answers.append(answer))
@@ -102,9 +104,9 @@ def test_a_state_is_the_owners_alone(state):
 
 
 def test_provisioning_again_compiles_nothing(home, state):
-    done = provision(PROGRAM, WEIGHTS + 1, state, home=home, limits=QUICK)
+    done = provision(PROGRAM, WEIGHTS + 1, state, home=home, limits=ENOUGH)
     assert not done.compiled and (done.values, done.bytes) == (1, 6)
-    other = provision(replace(PROGRAM, source="x = 2\n"), WEIGHTS, state, home=home, limits=QUICK)
+    other = provision(replace(PROGRAM, source="x = 2\n"), WEIGHTS, state, home=home, limits=ENOUGH)
     assert other.compiled
 
 
@@ -139,7 +141,7 @@ def test_a_spoilt_state(home, state, spoil, match):
     spoil(state)
     with pytest.raises(EngineError, match=match):
         run(home, state)
-    provision(PROGRAM, WEIGHTS, state, home=home, limits=QUICK)
+    provision(PROGRAM, WEIGHTS, state, home=home, limits=ENOUGH)
     assert values(run(home, state)) == EXPECTED
 
 
@@ -153,6 +155,13 @@ def test_a_state_of_another_mp_spdz(home, state):
     (home / "CHANGELOG.md").write_text("## 0.4.3\n")
     with pytest.raises(EngineError, match=r"made with MP-SPDZ 0\.4\.2, here is 0\.4\.3"):
         run(home, state)
+
+
+def test_shares_of_other_weights(state):
+    """Before a fine-tune is provisioned, its program refuses the shares of the one before."""
+    check_weights(state, WEIGHTS)
+    with pytest.raises(EngineError, match=r"shares are of other weights.*provision again"):
+        check_weights(state, WEIGHTS + 1)
 
 
 def test_weights_of_another_program(work, home):
@@ -181,13 +190,14 @@ def test_an_error_while_a_request_is_made(home, state):
 def test_a_party_is_killed(work, home, state, player, role, mode):
     """The old state stays, and a following run works."""
     behaviour = (
-        f"begin()\nif player == {player}: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "time.sleep(0.1); say('Fatal communication error', sys.stderr); sys.exit(1)"
+        f"begin()\nif player == {player}: (record / 'dying').touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "while not (record / 'dying').exists(): time.sleep(0.01)\n"
+        "time.sleep(0.3); say('Fatal communication error', sys.stderr); sys.exit(1)"
     )
     other = make_home(work.parent / "killing", behaviour)
     with pytest.raises(EngineError, match=f"the {role} was ended by SIGKILL"):
         if mode == "provision":
-            provision(PROGRAM, WEIGHTS, state, home=other, limits=QUICK)
+            provision(PROGRAM, WEIGHTS, state, home=other, limits=ENOUGH)
         else:
             run(other, state)
     assert sorted(p.name for p in state.iterdir()) == sorted(ROLES)
@@ -218,7 +228,7 @@ def test_a_party_dies_between_requests(work, home, state, player, role):
 def test_a_party_never_starts(work, state):
     home = make_home(work.parent / "waiting", "while True: time.sleep(0.001)")
     with pytest.raises(EngineError, match="did not connect within 3 s"):
-        run(home, state)
+        run(home, state, limits=Limits(start=3.0))
 
 
 def test_shares_that_do_not_belong_together(work, state):
@@ -228,12 +238,21 @@ def test_shares_that_do_not_belong_together(work, state):
         run(make_home(work.parent / "mixed", behaviour), state)
 
 
+def test_a_dealer_holds_no_share(work):
+    """What it says of the mark behind the shares is not why a run failed."""
+    text = "the stored shares of the parties are not of one provisioning"
+    behaviour = f"begin()\nif player == 2: say({text!r}); time.sleep(60)\nsay('crash', sys.stderr); sys.exit(1)"
+    home = make_home(work.parent / "dealing", behaviour, binary="dealer-ring-party.x")
+    with pytest.raises(EngineError, match="the client failed"):
+        serve(replace(PROGRAM, protocol="dealer-ring"), REQUESTS, weights=WEIGHTS, home=home, limits=ENOUGH)
+
+
 def test_the_disk_is_full_of_shares(work, home):
     """A party that could not store all its shares: nothing of it stays."""
     behaviour = "begin()\nstore(1 if player == 2 else 2)"
     folder = work.parent / "full"
     with pytest.raises(EngineError, match=r"did not store its 2 shares.*room on the disk"):
-        provision(PROGRAM, WEIGHTS, folder, home=make_home(work.parent / "small", behaviour), limits=QUICK)
+        provision(PROGRAM, WEIGHTS, folder, home=make_home(work.parent / "small", behaviour), limits=ENOUGH)
     assert not list(folder.iterdir())
 
 

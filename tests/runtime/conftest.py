@@ -4,6 +4,6 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-for folder in (HERE.parent, HERE):
+for folder in (HERE.parent, HERE.parent / "bundle", HERE):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 COMPILER = """
@@ -80,14 +82,15 @@ def session(**options):
 GOOD = "begin(); finish()"
 
 
-def make_home(folder: Path, behaviour: str = GOOD, *, version: str = "0.4.2") -> Path:
+def make_home(folder: Path, behaviour: str = GOOD, *, version: str = "0.4.2",
+              binary: str = "replicated-ring-party.x") -> Path:  # fmt: skip
     """A fake MP-SPDZ whose parties run the Python statements `behaviour` (see PARTY for what they can use)."""
     folder.mkdir(parents=True)
     (folder / "compile.py").write_text(COMPILER)
     (folder / "CHANGELOG.md").write_text(f"What changed.\n\n## {version} (Dec 24, 2025)\n\n## 0.1.0\n")
-    binary = folder / "replicated-ring-party.x"
-    binary.write_text(PARTY.format(python=sys.executable, behaviour=behaviour))
-    binary.chmod(0o755)
+    party = folder / binary
+    party.write_text(PARTY.format(python=sys.executable, behaviour=behaviour))
+    party.chmod(0o755)
     return folder
 
 
@@ -104,3 +107,13 @@ def processes_below(folder: Path) -> list[int]:
         if cwd.startswith(str(folder)) or str(folder) in command:
             found.append(int(entry.name))
     return found
+
+
+def soon(condition: Callable[[], object], seconds: float = 30.0) -> bool:
+    """Whether a condition becomes true in time; the time is for a machine that is busy with something else."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return bool(condition())

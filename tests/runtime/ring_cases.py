@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import standin
 
 from mpcc.backends.emulator import emulator
+from mpcc.backends.mp_spdz.dialects import DIALECTS
 from mpcc.backends.mp_spdz.emitter import Source, emit
 from mpcc.backends.mp_spdz.weights import tensor_order
 from mpcc.compiler.ring import Builder, RingGraph
@@ -76,6 +77,13 @@ def integers(rng, type):
 def run_emulator(case, truncation="nearest"):
     result = emulator.run(case.graph, case.inputs, case.params, truncation=truncation)
     return {name: value.ravel() for name, value in result.outputs.items()}
+
+
+def for_protocol(case, protocol, truncation="nearest"):
+    """The same program as the protocol's dialect writes it."""
+    parties = DIALECTS[protocol].parties
+    return replace(case, source=emit(case.graph, protocol=protocol, title="a test", truncation=truncation,
+                                     compile_hint="", parties=parties))  # fmt: skip
 
 
 def run_standin(case, truncation="nearest"):

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mp_spdz_here import HOME, needs_mp_spdz
+from primitives import secret
 from random_programs import random_graph
-from ring_cases import assert_same, make, prepare, run_emulator, run_standin
+from ring_cases import assert_same, for_protocol, make, prepare, run_emulator, run_standin
 
 from mpcc.backends.emulator import semantics
+from mpcc.compiler.cost import estimate
 from mpcc.runtime.mp_spdz import run_job
 from mpcc.runtime.mp_spdz_home import SETUPS
 
@@ -26,6 +28,24 @@ PROGRAMS = primitives.PROGRAMS | mixed_operands.PROGRAMS
 def test_standin(name, seed):
     case = make(PROGRAMS[name], seed=seed)
     assert_same(run_standin(case), run_emulator(case))
+
+
+@pytest.mark.parametrize("name", ["matmuls", "publics", "loops"])
+def test_standin_where_public_products_are_local(name):
+    case = for_protocol(make(PROGRAMS[name]), "semi2k")
+    assert_same(run_standin(case), run_emulator(case))
+
+
+def test_a_public_product_sends_nothing_where_it_is_local():
+    """The whole weight of a frozen layer, which two parties alone would pay for by the scalar product."""
+
+    def build(b):
+        return {"y": b.matmul(secret(b, shape=(3, 4), bound=10.0), b.param(("c",), (4, 5), 8, 10.0, public=True))}
+
+    case = make(build)
+    for protocol, local in (("semi2k", True), ("hemi", True), ("dealer-ring", True), ("ring", False)):
+        assert ("public_matmul(" in for_protocol(case, protocol).source.text.split("def infer")[1]) is local
+        assert (estimate(case.graph, protocol).bytes_online == 0) is local
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # in_process
+HERE = Path(__file__).parent
+for folder in (HERE.parent / "bundle", HERE.parent / "runtime", HERE.parent / "parties", HERE):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))  # tiny_programs, fake_home, deployed, in_process
 
 
 def _missing() -> bool:
@@ -25,3 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("spu"):
                 item.add_marker(reason)
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """Working folders go below tmp_path; afterwards none is left, and no process of one."""
+    from spu_jobs import parties_below
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield tmp_path
+    assert list(tmp_path.glob("mpcc-*")) == []
+    assert parties_below(tmp_path) == {}

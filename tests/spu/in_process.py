@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mpcc.backends.spu import StableHlo
+from mpcc.backends.spu.program import StableHlo
 from mpcc.runtime import spu_party
 from mpcc.runtime.spu import FRACTION_BITS, PROTOCOLS
 

@@ -10,7 +10,7 @@ import torch
 from in_process import run
 from small_graphs import Maker
 
-from mpcc.backends.spu import emit_stablehlo
+from mpcc.backends.spu.stablehlo import emit_stablehlo
 from mpcc.compiler.errors import UnsupportedError
 from mpcc.compiler.interpret import outputs_of, run_graph
 from mpcc.compiler.ir import Graph

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,11 @@ class Program:
         self.options = Options()
         self.use_trunc_pr: bool | int = False
         self._split = 0
+
+    @property
+    def curr_block(self) -> SimpleNamespace:
+        """Only what tells MP-SPDZ how often its latest loop runs, for planning what to prepare: no effect here."""
+        return SimpleNamespace(req_node=SimpleNamespace(children=[SimpleNamespace(aggregator=None)]))
 
     @property
     def budget(self) -> int:

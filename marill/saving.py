@@ -1,0 +1,72 @@
+"""Model folders that `mpcc compile --base` takes as they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mpcc.compiler.errors import MpccError
+from mpcc.compiler.sources import is_peft, plain
+from mpcc.marill.families import config_of
+from mpcc.marill.structure import KEY, install, parse
+
+ADAPTER_FILE = "marill.json"  # beside an adapter, which has no config of its own
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json",
+                    "merges.txt")  # fmt: skip
+
+
+def save(model: nn.Module, folder: Path, tokenizer_from: Path | None = None) -> None:
+    """Write the model, or only its adapter, with its structure; and the tokenizer of another folder."""
+    inner: Any = model
+    inner.save_pretrained(folder)
+    if is_peft(model):
+        config = config_of(model)
+        table = {KEY: getattr(config, KEY, None), "id2label": config.id2label}
+        (folder / ADAPTER_FILE).write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
+    if tokenizer_from is not None:
+        for name in _TOKENIZER_FILES:
+            if (tokenizer_from / name).is_file():
+                shutil.copyfile(tokenizer_from / name, folder / name)
+
+
+def restore(model: nn.Module, folder: Path) -> None:
+    """Make a model that was loaded from `folder` compute what the folder says. In place.
+
+    Raises:
+        MpccError: the folder's structure is damaged or does not fit the model.
+    """
+    path = folder / ADAPTER_FILE
+    entry = getattr(config_of(model), KEY, None)
+    if path.is_file():
+        try:
+            table = json.loads(path.read_text("utf-8"))
+            labels = {int(i): str(name) for i, name in table["id2label"].items()}
+            entry = table[KEY]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise MpccError("the file is damaged", where=str(path)) from None
+        config: Any = plain(model).config
+        if len(labels) == config.num_labels:
+            config.id2label = labels
+            config.label2id = {name: i for i, name in labels.items()}
+    if isinstance(entry, Mapping):
+        install(model, parse(entry))
+
+
+def load(folder: str | Path, base: str | Path | None = None) -> nn.Module:
+    """A model that `save` wrote; an adapter needs its base.
+
+    Raises:
+        MpccError: the folder cannot be opened.
+    """
+    from mpcc.compiler.sources import load as open_source
+
+    module = open_source(Path(folder), base=base).module
+    if module is None:
+        raise MpccError("the folder holds no model", where=str(folder))
+    return module

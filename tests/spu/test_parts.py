@@ -1,0 +1,135 @@
+"""What a role's folder holds for SPU, when a peer counts as gone, and what is shown and refused. No engine needed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+from types import SimpleNamespace
+
+import pytest
+import tiny_programs as tiny
+from rich.console import Console
+
+from mpcc import cli
+from mpcc.compiler.errors import BundleError, EngineError, MpccError
+from mpcc.engine_choice import check_provisioning
+from mpcc.runtime import spu_peers
+from mpcc.runtime.engine import Measured
+from mpcc.runtime.spu_part import read_code, read_private, read_public
+from mpcc.runtime.spu_party import CONNECTED
+from mpcc.runtime.spu_session import SpuServed
+from mpcc.split import split_program
+from mpcc.spu_report import show_spu_session, spu_json
+from mpcc.spu_sessions import program_of
+
+
+# ** a role's part **
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("split")
+    tiny.prefix_program().save(folder / "prog.mpc")
+    return {p.parent.name: p for p in split_program(folder / "prog.mpc", folder, ("client", "provider", "helper"))}
+
+
+def test_every_role_reads_the_same_program(parts):
+    bundle = tiny.prefix_program().bundle
+    for path in parts.values():
+        assert read_code(path) == program_of(bundle)
+        assert {n: v.tolist() for n, v in read_public(path).items()} == {
+            n: t.tolist() for n, t in bundle.public.items()
+        }
+    weights = read_private(parts["provider"])
+    assert {n: v.tolist() for n, v in weights.items()} == {n: t.tolist() for n, t in bundle.provider.items()}
+    with pytest.raises(BundleError, match="the provider's part cannot be read"):
+        read_private(parts["helper"])
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda f: (f / "program.mlir").write_text("module {}"), "its digest differs"),
+    (lambda f: (f / "program.json").write_text("{"), "corrupt"),
+    (lambda f: (f / "program.json").write_text("{}"), "corrupt"),
+    (lambda f: (f / "program.json").unlink(), "cannot read a file"),
+    (lambda f: f.rename(f.with_name("other")), "no files for the spu engine"),
+    (lambda f: (f.parent.parent / "prog.mpc").write_text("another"), "of another program"),
+])  # fmt: skip
+def test_a_part_that_is_not_whole(tmp_path, spoil, message):
+    tiny.prefix_program().save(tmp_path / "prog.mpc")
+    (helper,) = split_program(tmp_path / "prog.mpc", tmp_path, ("helper",))
+    spoil(helper.with_suffix(".mpcc") / "spu")
+    with pytest.raises(BundleError, match=message):
+        read_code(helper)
+
+
+# ** a peer that is gone **
+def test_a_closed_connection_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(spu_peers, "STEP", -1.0)
+    monkeypatch.setattr(spu_peers, "GRACE", -1.0)
+    (tmp_path / "stdout").write_text(CONNECTED)
+    process = SimpleNamespace(pid=os.getpid(), poll=lambda: None)
+    party = SimpleNamespace(player=0, role="client", folder=tmp_path, process=process, stdout=tmp_path / "stdout")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        watch = spu_peers.PeerWatch([party], ["127.0.0.1:1", f"127.0.0.1:{port}"], ("client", "provider"))
+        watch.check()  # not connected yet
+        with socket.create_connection(("127.0.0.1", port)):
+            assert ("127.0.0.1", port) in spu_peers.remote_ends(os.getpid())
+            watch.check()
+    with pytest.raises(EngineError, match="the client failed: the provider has closed its connection"):
+        watch.check()
+    (tmp_path / "ended").touch()
+    watch.check()  # at the end everybody leaves
+
+
+def test_a_host_without_an_address():
+    with pytest.raises(EngineError, match="no address"):
+        spu_peers.PeerWatch([], ["nowhere.invalid:5000"], ("client",))
+
+
+# ** what is shown **
+SERVED = SpuServed(
+    answers=({}, {}),
+    measured=tuple(Measured("spu", (n, 2000, 30), (4, 5, 6), 1.5, 0, 0.0, 70, 0.0, 2) for n in (100, 300)),
+    players=(0, 1, 2), weights_bytes=900, weights_seconds=0.5, compile_seconds=0.25,
+)  # fmt: skip
+
+
+def shown(estimated=None):
+    console = Console(file=io.StringIO(), width=80)
+    show_spu_session(console, SERVED, "aby3", estimated)
+    return console.file.getvalue()
+
+
+def test_a_session_is_shown_without_an_estimate_beside_it():
+    """MP-SPDZ's estimate stands apart and says whose it is."""
+    cost = tiny.prefix_program().cost()
+    lines = shown(cost).splitlines()
+    rows = {line[:34].strip(): line[34:].split() for line in lines}
+    assert rows["bytes sent by the client"] == ["200", "400"] and rows["bytes sent by all"] == ["2,230", "4,460"]
+    assert rows["messages of the busiest party"] == ["6", "12"] and rows["seconds"] == ["1.50", "3.00"]
+    assert rows["bytes to share the weights, once"] == ["900"]
+    assert "no estimate for spu" in lines[-1] and f"MP-SPDZ (ring): {cost.bytes_online:,} bytes" in lines[-1]
+    assert f"{cost.bytes_online:,}" not in "".join(lines[:-1]) and "MP-SPDZ" not in shown()
+
+
+def test_the_helper_shows_its_own_numbers_only():
+    json.dumps(spu_json(SERVED, "aby3", "helper"))
+    alone = SpuServed(({},), (Measured("spu", (30,), (6,), 1.5, 0, 0.0, 70, 0.0),), (2,), 0, 0.5, 0.25)
+    console = Console(file=io.StringIO(), width=80)
+    show_spu_session(console, alone, "aby3")
+    assert "bytes sent by the helper" in console.file.getvalue() and "by all" not in console.file.getvalue()
+
+
+# ** what is refused **
+def test_nothing_is_stored(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("mpcc.runtime.spu.installed_version", lambda: "0.0")
+    monkeypatch.delenv("MP_SPDZ_HOME", raising=False)
+    for engine in ("spu", None):
+        with pytest.raises(MpccError, match="spu stores no shares.*once in every session"):
+            check_provisioning(engine)
+    monkeypatch.setattr(cli, "_load", lambda path: tiny.prefix_program())
+    (tmp_path / "in.json").write_text("{}")
+    arguments = ["run", "prog.mpc", "--input", str(tmp_path / "in.json"), "--engine", "spu", "--state", "state"]
+    assert cli.call(arguments) == 2
+    assert "the spu engine stores no shares" in capsys.readouterr().err
