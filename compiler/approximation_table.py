@@ -44,13 +44,13 @@ def _of(node: Node, settings: Settings) -> list[Approximation]:
 def _gelu(node: Node, settings: Settings) -> list[Approximation]:
     if settings.approximations.get("gelu") == "quad":
         return [Approximation("gelu", "quad", 1, _ANY, None, changes_model=True)]
-    form, lean = str(node.attr("approximate", "none")), settings.lean
+    form = str(node.attr("approximate", "none"))
     stats = dict(node.stats)
     domain = None
     if not settings.wide and "argument_max" in stats:
         argument = max(-stats["argument_min"], stats["argument_max"])
         domain = even_domain(argument * settings.range_margin)
-    error = gelu_error(form, settings.frac_bits, domain=domain, lean=lean)
+    error = gelu_error(form, settings.frac_bits, domain=domain, inner_frac_bits=settings.inner_frac_bits)
     if domain is None:
         return [Approximation("gelu", "polynomial", 1, _ANY, error)]
     return [Approximation("gelu", "even polynomial", 1, f"[{-domain:g}, {domain:g}]", error)]

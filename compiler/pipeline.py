@@ -55,13 +55,17 @@ class Profile:
     wide: bool = False
     tight: bool = False
     failure_bits: int = 20
+    inner_frac_bits: int = 20
 
 
 PROFILES: Mapping[str, Profile] = {
     "safe": Profile(16, 16, wide=True),
-    "default": Profile(13, 15, lean=True),
-    "fast": Profile(13, 15, lean=True, tight=True, failure_bits=16),
+    "default": Profile(13, 15, lean=True, inner_frac_bits=17),
+    "fast": Profile(13, 15, lean=True, tight=True, failure_bits=16, inner_frac_bits=16),
 }
+
+NARROW_INNER_FRAC_BITS = 15
+NEARLY = 1.02  # more precise formats are taken as long as they cost at most this much more
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,8 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     budget = budget_of(options) if dialect.local_trunc else 0.0
     profile = partial(truncation_magnitudes, client=regions.client, tensors=tensors, samples=calibration)
     scheduled = [(settings, *schedule(lowered, settings, budget, profile)) for settings, lowered in candidates]
-    settings, ring, choice = min(scheduled, key=lambda s: bytes_of(s[1], options))
+    cheapest = min(bytes_of(ring, options) for _, ring, _ in scheduled)
+    settings, ring, choice = next(s for s in scheduled if bytes_of(s[1], options) <= NEARLY * cheapest)
     verify(ring, final=True)
 
     stage("emit")
@@ -252,6 +257,7 @@ def settings_for(options: Options, regions: Regions, tensors: Mapping[str, torch
         lean=lean,
         wide=profile.wide,
         tight=profile.tight,
+        inner_frac_bits=profile.inner_frac_bits,
         weight_bound=weight_bound(regions, tensors),
         truncation=options.truncation,
         approximations=dict(options.approximations or {}),
@@ -259,8 +265,10 @@ def settings_for(options: Options, regions: Regions, tensors: Mapping[str, torch
     if not lean or options.frac_bits or options.weight_frac_bits:
         return [base]
     precise = PROFILES["safe"]
-    wider = replace(base, lean=False, frac_bits=precise.frac_bits, weight_frac_bits=precise.weight_frac_bits)
-    return [wider, base, replace(base, weight_frac_bits=base.weight_frac_bits - 1)]
+    wider = replace(base, lean=False, frac_bits=precise.frac_bits, weight_frac_bits=precise.weight_frac_bits,
+                    inner_frac_bits=precise.inner_frac_bits)  # fmt: skip
+    narrower = replace(base, weight_frac_bits=base.weight_frac_bits - 1, inner_frac_bits=NARROW_INNER_FRAC_BITS)
+    return [wider, base, narrower]
 
 
 def weight_bound(regions: Regions, tensors: Mapping[str, torch.Tensor]) -> float:

@@ -327,8 +327,8 @@ def compile(
         failure_bits: the budget of an inference: truncations fail with probability at most 2^-failure_bits; None for
             what the profile says (default 20, fast 16).
         frac_bits: fractional bits of activations; None for what the profile says.
-        truncation: "probabilistic" (cheap) or "nearest" (leaks nothing); None for the cheaper one of the protocol, which
-            is "nearest" for ps-rep-ring and sy-rep-ring only.
+        truncation: "probabilistic" (cheap) or "nearest" (leaks nothing); None for the protocol's cheaper one, which is
+            "nearest" for ps-rep-ring and sy-rep-ring only.
         base: folder of the open base model.
         calibrate_random: use that many random inputs besides `calibration`.
         truncate: cut calibration texts that are longer than the program.

@@ -54,8 +54,8 @@ def show_program(console: Console, program: Program, network: str | None, keys: 
     console.print(f"[bold]{escape(manifest.architecture or 'model')}[/bold], compiled by mpcc {manifest.mpcc}")
     console.print(f"protocol {manifest.protocol}: {security}", markup=False)
     console.print(
-        f"{dialect_of(manifest.protocol).domain}, {manifest.frac_bits} fractional bits, truncation {manifest.truncation}; "
-        f"source of {program.source.count(chr(10))} lines",
+        f"{dialect_of(manifest.protocol).domain}, {manifest.frac_bits} fractional bits, "
+        f"truncation {manifest.truncation}; source of {program.source.count(chr(10))} lines",
         markup=False,
     )
     if manifest.local_truncations:

@@ -18,7 +18,7 @@ from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ring import Builder, RingNode
 
 EDGE = 4.0
-_INNER_BITS, LEAN_INNER_BITS = 20, 15
+INNER_FRAC_BITS = 20
 _erf = np.vectorize(erf, otypes=[np.float64])
 
 
@@ -123,27 +123,27 @@ def even_domain(bound: float) -> float | None:
     return next((domain for domain, _ in EVEN if bound <= domain), None)
 
 
-def gelu_error(form: str, frac_bits: int, *, domain: float | None = None, lean: bool = False) -> float:
+def gelu_error(form: str, frac_bits: int, *, domain: float | None = None,
+               inner_frac_bits: int = INNER_FRAC_BITS) -> float:  # fmt: skip
     """Bound of the absolute error: the fit, and rounding between the products and at the end."""
-    inner = (domain or EDGE) * 2.0 ** (3 - LEAN_INNER_BITS) if lean else 0.0
+    inner = (domain or EDGE) * 2.0 ** (3 - inner_frac_bits)
     return fit_error(form, domain) + inner + 8 * 2.0**-frac_bits
 
 
-def gelu(b: Builder, x: RingNode, *, form: str = "none", lean: bool = False) -> RingNode:
+def gelu(b: Builder, x: RingNode, *, form: str = "none", inner_frac_bits: int = INNER_FRAC_BITS) -> RingNode:
     """GELU for any x within its bound, at x's scale and one bit more; error `gelu_error` (1.6e-4 and rounding).
 
     Two comparisons (one where the bound is at most 4), two products without truncation, and three for a polynomial of
-    degree 8. The bit more comes from halving and is cheaper kept than truncated. `lean` has fewer bits inside.
+    degree 8. The bit more comes from halving and is cheaper kept than truncated. `inner_frac_bits`: between products.
     """
     _, magnitude = sign_and_abs(b, x)
     v = b.reinterpret(clip_above(b, magnitude, EDGE), 2)
-    inner = LEAN_INNER_BITS if lean else _INNER_BITS
-    tail = b.reinterpret(evaluate_chain(b, v, TAIL[form], low=0.0, high=1.0, frac_bits=inner), -2)
+    tail = b.reinterpret(evaluate_chain(b, v, TAIL[form], low=0.0, high=1.0, frac_bits=inner_frac_bits), -2)
     relu = b.reinterpret(b.add(x, magnitude), 1)
     return b.add(relu, b.rescale(tail, x.type.frac_bits + 1, bound=0.25), bound=x.type.bound)
 
 
-def gelu_within(b: Builder, x: RingNode, *, form: str = "none", lean: bool = False) -> RingNode:
+def gelu_within(b: Builder, x: RingNode, *, form: str = "none", inner_frac_bits: int = INNER_FRAC_BITS) -> RingNode:
     """GELU for x whose bound is at most 9, at x's scale, without a comparison; error `gelu_error` with its domain.
 
     Four products up to 4, five up to 9. Beyond its domain the polynomial is nothing like GELU.
@@ -153,8 +153,8 @@ def gelu_within(b: Builder, x: RingNode, *, form: str = "none", lean: bool = Fal
         raise InternalError(f"no even polynomial for |x| <= {x.type.bound:g}")
     shift = _unit(domain)
     edge = domain / 2.0**shift
-    t, inner = b.reinterpret(x, shift), LEAN_INNER_BITS if lean else _INNER_BITS
-    even = evaluate_chain(b, t, dict(EVEN)[domain][form], low=-edge, high=edge, frac_bits=inner)
+    t = b.reinterpret(x, shift)
+    even = evaluate_chain(b, t, dict(EVEN)[domain][form], low=-edge, high=edge, frac_bits=inner_frac_bits)
     half = b.rescale(b.reinterpret(t, 1), even.type.frac_bits)
     whole = b.reinterpret(b.add(even, half), -shift)
     return b.rescale(whole, x.type.frac_bits, bound=x.type.bound)

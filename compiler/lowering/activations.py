@@ -14,14 +14,14 @@ from mpcc.compiler.ring import RingNode
 @lowers("gelu")
 def lower_gelu(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """Faithful: an even polynomial over the calibrated range, or piecewise for any argument. Or MPCFormer's quad."""
-    x, form, lean = ctx.at_scale(inputs[0]), str(node.attr("approximate", "none")), ctx.settings.lean
+    x, form, bits = ctx.at_scale(inputs[0]), str(node.attr("approximate", "none")), ctx.settings.inner_frac_bits
     if ctx.settings.approximations.get("gelu") == "quad":
         return gelu_forms.quad(ctx.b, x)
     domain = None if ctx.settings.wide else gelu_forms.even_domain(_argument_bound(ctx, node))
     if domain is not None:
         x = ctx.b.rescale(x, x.type.frac_bits, bound=domain)
-        return gelu_forms.gelu_within(ctx.b, x, form=form, lean=lean)
-    return gelu_forms.gelu(ctx.b, x, form=form, lean=lean)
+        return gelu_forms.gelu_within(ctx.b, x, form=form, inner_frac_bits=bits)
+    return gelu_forms.gelu(ctx.b, x, form=form, inner_frac_bits=bits)
 
 
 def _argument_bound(ctx: Context, node: Node) -> float:

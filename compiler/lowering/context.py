@@ -23,7 +23,8 @@ class Settings:
     `frac_bits` of activations and `weight_frac_bits` of weights; `weight_bound` is one magnitude for all weights (a
     power of two, so that it tells next to nothing about them); `approximations` maps a graph op to the chosen form.
     `lean`: keep what is truncated small, so that truncations can be local ones, at a little precision. `tight`: widen
-    calibrated ranges by little only. `wide`: widen them more, and let GELU hold for any argument.
+    calibrated ranges by little only. `wide`: widen them more, and let GELU hold for any argument. `inner_frac_bits`: of
+    what stands between the products of a polynomial.
     """
 
     frac_bits: int = 16
@@ -35,6 +36,7 @@ class Settings:
     lean: bool = False
     tight: bool = False
     wide: bool = False
+    inner_frac_bits: int = 20
 
     @property
     def range_margin(self) -> float:

@@ -126,7 +126,7 @@ def test_nothing_is_stored(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("mpcc.runtime.spu.installed_version", lambda: "0.0")
     monkeypatch.delenv("MP_SPDZ_HOME", raising=False)
     for engine in ("spu", None):
-        with pytest.raises(MpccError, match="spu stores no shares.*once in every session"):
+        with pytest.raises(MpccError, match=r"spu stores no shares.*once in every session"):
             check_provisioning(engine)
     monkeypatch.setattr(cli, "_load", lambda path: tiny.prefix_program())
     (tmp_path / "in.json").write_text("{}")
