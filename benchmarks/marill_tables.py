@@ -12,8 +12,12 @@ from benchmarks.marill_variants import LAYERS, STANDARD, VARIANTS, Variant, reco
 
 ROWS = ("standard", "freeze", "lora", "merge", "approximate", "all", "all-5")
 SEEDS = 3
-SETTINGS = {"ring": "three parties", "dealer-ring": "two parties and a dealer", "semi2k": "two parties alone, oblivious transfer",
-            "hemi": "two parties alone, homomorphic encryption"}  # fmt: skip
+SETTINGS = {
+    "ring": "three parties",
+    "dealer-ring": "two parties and a dealer",
+    "semi2k": "two parties alone, oblivious transfer",
+    "hemi": "two parties alone, homomorphic encryption",
+}
 
 
 def page() -> str:

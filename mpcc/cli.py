@@ -67,7 +67,7 @@ def compile_command(
     output: Annotated[str, typer.Option(help="logits (the first output) or all.")] = "logits",
     public_input: Annotated[list[str] | None, typer.Option(help="An input that everybody may learn.")] = None,
     profile: Annotated[
-        str, typer.Option(help="safe: no truncation can fail. default: local ones within a failure budget. fast: tight.")
+        str, typer.Option(help="safe: no truncation can fail; default: local ones within a budget; fast: tight ranges.")
     ] = "default",
     failure_bits: Annotated[
         int | None, typer.Option(min=1, max=60, help="Truncations may fail with probability 2^-N per inference.")
@@ -208,9 +208,7 @@ def run(
     with _stages(RUN_STAGES * len(samples), silent=as_json) as stage:
         for sample in samples:
             stage("run")
-            results.append(
-                loaded.run(sample, chosen, seed=seed, truncate=truncate, progress=stage)
-            )
+            results.append(loaded.run(sample, chosen, seed=seed, truncate=truncate, progress=stage))
     if joined is not None:
         from mpcc.batches import parted
 
