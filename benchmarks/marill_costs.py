@@ -18,7 +18,7 @@ from mpcc.program import Program
 from mpcc.program import compile as compile_program
 
 PROTOCOLS = ("ring", "dealer-ring", "semi2k", "hemi")
-SAMPLES, CHECKED = 8, 5
+SAMPLES, CHECKED, RUNS = 8, 5, 3
 MEASURED_BELOW = 60e9  # bytes; more takes longer than ten minutes here
 
 
@@ -79,18 +79,23 @@ def inputs(example: Example) -> dict[str, object]:
 
 
 def measured(task: Task, variant: Variant, protocol: str, out: Path = OUT) -> CostRecord:
-    """Run one test text on real parties on this machine, unless it was, or would take too long."""
+    """Run one test text on real parties on this machine, unless it was, or would take too long.
+
+    The seconds are those of the fastest of RUNS runs: other work on the machine makes runs slower, never faster.
+    """
     from mpcc.program import load as load_program
 
     record = estimated(task, variant, protocol, out)
     if record.measured_bytes is not None or record.bytes_online > MEASURED_BELOW:
         return record
     program = load_program(path_of(variant, protocol, out).with_suffix(".mpc"))
-    result = program.run(inputs(task.encode(task.test[:1])[0]), "mp-spdz")
-    if result.measured is None:
+    given = inputs(task.encode(task.test[:1])[0])
+    runs = [m for _ in range(RUNS) if (m := program.run(given, "mp-spdz").measured) is not None]
+    if not runs:
         return record
-    record = replace(record, measured_bytes=result.measured.bytes_online, measured_rounds=result.measured.rounds,
-                     measured_seconds=result.measured.seconds)  # fmt: skip
+    fastest = min(runs, key=lambda m: m.seconds)
+    record = replace(record, measured_bytes=fastest.bytes_online, measured_rounds=fastest.rounds,
+                     measured_seconds=fastest.seconds)  # fmt: skip
     _write(record, variant, out)
     return record
 

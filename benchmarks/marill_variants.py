@@ -79,6 +79,8 @@ class Schedule:
     hidden_rate: float = 5e-4
     distill_epochs: int = 2
     distill_rate: float = 1e-4
+    deep_hidden_epochs: int = 4  # polynomials in all layers: slower, in float32 and with short gradients
+    deep_distill_epochs: int = 4
     lora_hidden_rate: float = 2e-3
     lora_distill_epochs: int = 3
     lora_distill_rate: float = 2e-3
@@ -155,11 +157,20 @@ class Trainer:
         train, _ = self.data(variant.frozen)
         merge_heads(student, variant.merged, calibration_inputs(train[:CALIBRATION], 0))
         approximate(student, variant.gelu, variant.softmax)
-        s, low_rank = self.schedule, variant.rank > 0
-        options = TrainOptions(s.lora_distill_epochs if low_rank else s.distill_epochs, seed=seed, bfloat16=True,
-                               learning_rate=s.lora_distill_rate if low_rank else s.distill_rate)  # fmt: skip
-        rate = s.lora_hidden_rate if low_rank else s.hidden_rate
-        distill(teacher, student, train, variant.frozen, DistillOptions(options, s.hidden_epochs, rate))
+        s, low_rank, deep = self.schedule, variant.rank > 0, variant.name == "approximate"
+        options = TrainOptions(
+            s.lora_distill_epochs if low_rank else s.deep_distill_epochs if deep else s.distill_epochs,
+            learning_rate=s.lora_distill_rate if low_rank else s.distill_rate,
+            seed=seed,
+            bfloat16=not deep,
+            max_gradient_norm=1.0 if deep else None,
+        )
+        hidden = DistillOptions(
+            options,
+            s.deep_hidden_epochs if deep else s.hidden_epochs,
+            s.lora_hidden_rate if low_rank else s.hidden_rate,
+        )
+        distill(teacher, student, train, variant.frozen, hidden)
         return student
 
     def open(self, variant: Variant, seed: int) -> nn.Module:

@@ -61,6 +61,7 @@ class Train:
     weight_decay: float = 0.01
     warmup: float = 0.1
     bfloat16: bool = False
+    max_gradient_norm: float | None = 1.0
     checkpoint_seconds: float = 20.0
 
 
@@ -137,7 +138,8 @@ class Recipe:
     def train_options(self) -> TrainOptions:
         """Options of the fine-tuning itself."""
         t = self.train
-        return TrainOptions(t.epochs, t.batch_size, t.learning_rate, t.weight_decay, t.warmup, self.seed, t.bfloat16)
+        return TrainOptions(t.epochs, t.batch_size, t.learning_rate, t.weight_decay, t.warmup, self.seed, t.bfloat16,
+                            t.max_gradient_norm)  # fmt: skip
 
     def distill_options(self) -> DistillOptions:
         """Options of distillation; batches and decay are those of the fine-tuning."""
@@ -173,7 +175,7 @@ def _check(recipe: Recipe, path: Path) -> None:
     positive: dict[str, float | None] = {
         "data.tokens": recipe.data.tokens, "train.epochs": recipe.train.epochs,
         "train.batch_size": recipe.train.batch_size, "train.learning_rate": recipe.train.learning_rate,
-        "data.limit": recipe.data.limit,
+        "data.limit": recipe.data.limit, "train.max_gradient_norm": recipe.train.max_gradient_norm,
     }  # fmt: skip
     if chosen.distill is not None:
         positive |= {"techniques.distill.epochs": chosen.distill.epochs,

@@ -30,7 +30,8 @@ class TrainOptions:
     """AdamW; the rate rises linearly over the share `warmup` of the steps, then falls linearly to zero.
 
     With `bfloat16`, matrix products of the training are computed in it, which is faster on some processors; weights,
-    and everything in evaluation, stay float32.
+    and everything in evaluation, stay float32. A gradient longer than `max_gradient_norm` is shortened to it, which
+    polynomials in many layers need.
     """
 
     epochs: int = 1
@@ -40,6 +41,7 @@ class TrainOptions:
     warmup: float = 0.1
     seed: int = 0
     bfloat16: bool = False
+    max_gradient_norm: float | None = None
 
 
 def fine_tune(model: nn.Module, frozen: int, examples: Sequence[Example], options: TrainOptions, *,
@@ -91,6 +93,8 @@ def run(model: nn.Module, examples: Sequence[Example], loss: Loss, options: Trai
                             todo="lower the learning rate")  # fmt: skip
         optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
+        if options.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(list(parameters.values()), options.max_gradient_norm)
         optimizer.step()
         progress(stage, step + 1, len(batches))
         due = checkpoints is not None and time.monotonic() - saved >= checkpoints.seconds
