@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from mpcc.compiler.approximations.exp import FORMS, LEAN_TOLERANCE, exp_error, form_for
+from mpcc.compiler.approximations.exp import FORMS, LEAN_TOLERANCE, ExpForm, exp_error, form_for
 from mpcc.compiler.approximations.gelu import even_domain, gelu_error
 from mpcc.compiler.approximations.sigmoid import sigmoid_error
 from mpcc.compiler.ir import Graph, Node
@@ -69,7 +69,7 @@ def _softmax(node: Node, settings: Settings) -> list[Approximation]:
         return [Approximation(node.op, form, 1, _ANY, None, changes_model=True)]
     spread = dict(node.stats).get("spread")
     if spread is None or node.attr("mask", "none") in ("keep", "additive"):
-        candidates = FORMS
+        candidates: tuple[ExpForm, ...] = FORMS
     else:
         candidates = (form_for(-rounded_up(spread, settings.range_margin), LEAN_TOLERANCE),)
     error = max(exp_error(f, settings.frac_bits + f.squarings) for f in candidates)

@@ -46,7 +46,7 @@ class Settings:
 
 def rounded_up(magnitude: float, margin: float = RANGE_MARGIN, steps: int = 1) -> float:
     """The next power of 2^(1/steps) above `magnitude` with margin: the only form in which ranges leave us."""
-    return 2.0 ** (math.ceil(steps * math.log2(max(magnitude * margin, 2.0**-8))) / steps)
+    return float(2.0 ** (math.ceil(steps * math.log2(max(magnitude * margin, 2.0**-8))) / steps))
 
 
 Rule = Callable[["Context", Node, Sequence[RingNode]], RingNode]
