@@ -29,10 +29,18 @@ def save(model: nn.Module, folder: Path, tokenizer_from: Path | None = None) -> 
         table = {KEY: getattr(config, KEY, None), "id2label": config.id2label}
         (folder / ADAPTER_FILE).write_text(json.dumps(table, indent=1) + "\n", "utf-8")
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
+        _sort_targets(folder / "adapter_config.json")
     if tokenizer_from is not None:
         for name in _TOKENIZER_FILES:
             if (tokenizer_from / name).is_file():
                 shutil.copyfile(tokenizer_from / name, folder / name)
+
+
+def _sort_targets(path: Path) -> None:
+    """PEFT writes a set in whatever order it has; sorted, equal models have equal files."""
+    config = json.loads(path.read_text("utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
 
 
 def restore(model: nn.Module, folder: Path) -> None:
