@@ -222,7 +222,8 @@ def test_newton_is_relative_on_narrow_and_wide_intervals(function, power, bound,
     x = np.clip(quantised(x, 20), low, high)
     y = evaluate(lambda b, v: function(b, v, low=low, high=high, frac_bits=24), x, frac_bits=20, bound=high, mode=mode)
     error = np.abs(y / quantised(x, 20) ** power - 1).max()
-    assert bound / 20 <= error <= bound
+    # a step squares the error: the last one may reach far below what was asked
+    assert bound / 200 <= error <= bound
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 8, 13])
