@@ -132,7 +132,7 @@ def main(
     secure: Annotated[int, typer.Option(min=0, help="Reviews for three real parties (mp-spdz or spu).")] = 20,
 ) -> None:
     """Compile the trained model, print partition and costs, and compare its predictions with PyTorch's."""
-    write_all(out, count, 64)
+    write_all(out, max(count, secure), 64)
     target = out / "prog.mpc"
     command("compile", out / "model", "--base", base_folder(), "--calibration", out / CALIBRATION_FILE,
             "--sequence-length", str(SEQUENCE_LENGTH), "-o", target)  # fmt: skip
@@ -143,7 +143,7 @@ def main(
     model.train(False)
     reviews = json.loads((out / REVIEWS_FILE).read_text("utf-8"))
     emulated = Comparison(model)
-    for i, review in enumerate(track(reviews, f"emulator, {count} reviews", console=console)):
+    for i, review in enumerate(track(reviews[:count], f"emulator, {count} reviews", console=console)):
         emulated.add(review, program.run(review, engine="emulator", seed=i).outputs["logits"])
     console.print(f"emulator: {emulated.summary()}")
     failed = emulated.equal < count - max(1, count // 200) or float(emulated.errors.max()) > TOLERANCE

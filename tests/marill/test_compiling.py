@@ -36,7 +36,7 @@ def softmax_products(program):
     return sum(r.elements for r in rows)
 
 
-@pytest.mark.parametrize("grouping", ["similar", "adjacent"])
+@pytest.mark.parametrize("grouping", ["similar", pytest.param("adjacent", marks=pytest.mark.slow)])
 def test_merging_by_four_divides_softmax_by_four(grouping):
     inputs = batches(LENGTH)
     parameters = {}
@@ -77,6 +77,7 @@ def test_2relu_runs_with_a_mask():
     assert abs(secure_outputs(program, inputs[2], "nearest")["logits"] - expected).max() < 5e-2
 
 
+@pytest.mark.slow
 def test_polynomials_leave_no_exponential_and_no_gelu():
     inputs = batches(LENGTH)
     rows = {}

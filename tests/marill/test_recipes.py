@@ -96,6 +96,7 @@ def test_a_recipe_writes_an_adapter_and_a_report(here, capsys):
         assert model(input_ids=torch.tensor([[5, 6, 7]])).logits.shape == (1, 2)
 
 
+@pytest.mark.slow
 def test_the_report_says_what_an_inference_costs(here):
     (here / "recipe.toml").write_text(RECIPE.replace("distill =", "#") + '[report]\nprotocols = ["ring", "semi2k"]\n')
     assert finetune(here) == 0
