@@ -41,7 +41,7 @@ lint: venv ## ruff: rules and format
 
 # On an installed copy, away from the root: in an editable tree mypy finds ./mpcc and none of its subpackages.
 types: venv ## mypy, strict
-	rm -rf build/types && mkdir -p build/types
+	rm -rf build/types build/lib && mkdir -p build/types
 	$(BIN)/python -m pip install --quiet --no-deps --target build/types/site .
 	cd build/types/site && $(CURDIR)/$(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml -p mpcc
 	MYPYPATH=build/types/site $(BIN)/python -m mypy -p examples.sentiment

@@ -26,7 +26,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mpcc.compiler.approximation_table import approximations
 from mpcc.compiler.bundle_files import Staged, install, path_pair
 from mpcc.compiler.capture import Captured
 from mpcc.compiler.errors import BundleError, InternalError, MpccError
@@ -47,7 +46,6 @@ from mpcc.compiler.ring import RingGraph
 from mpcc.compiler.ring_text import parse_ring, print_ring
 from mpcc.compiler.text import parse_graph, print_graph
 from mpcc.passes.recover_lora import Recovered
-from mpcc.passes.roll_layers import roll_layers
 
 ROLES = ("client", "provider")
 MANIFEST, GRAPH, RING, MPC, WEIGHTS, TOKENIZER = (
@@ -125,7 +123,7 @@ def _manifest(model: Captured, compiled: Compiled, private: tuple[Placed, ...], 
         private_weights=private,
         public_weights=public,
         evidence=compiled.evidence,
-        approximations=approximations(roll_layers(compiled.regions.mpc), settings),
+        approximations=compiled.used,
         labels=labels_in(model),
         profile=options.profile,
         local_truncations=compiled.truncations.local_elements if compiled.truncations else 0,

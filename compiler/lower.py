@@ -6,23 +6,32 @@ for with `rescale`; where truncations really happen is decided afterwards by pas
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ir import Graph, Node
 from mpcc.compiler.lowering import RULES, Context, Settings
 from mpcc.compiler.ring import Builder, RingGraph, RingNode, RingOrigin, RingType
+from mpcc.compiler.used_forms import UsedForm, counted
 
 # Boolean and integer inputs are whole numbers and keep scale 0: products with them need no truncation.
 _WHOLE = frozenset({"bool", "i64", "i32"})
 
 
-def lower(graph: Graph, settings: Settings) -> RingGraph:
+@dataclass(frozen=True)
+class Lowered:
+    """Ring IR that still has requests for a scale, and the forms that stand in for non-linear operations."""
+
+    ring: RingGraph
+    used: tuple[UsedForm, ...]
+
+
+def lower(graph: Graph, settings: Settings) -> Lowered:
     """Lower an MPC region whose leaves are inputs (client's or public), params and constants; outputs are revealed."""
     ctx = Context(Builder(settings.ring_bits), settings)
     values = _lower_nodes(ctx, graph, {})
     outputs = [(name, ctx.b.reveal(ctx.at_scale(values[node]), name)) for name, node in graph.outputs]
-    return ctx.b.graph(outputs)
+    return Lowered(ctx.b.graph(outputs), counted(ctx.used))
 
 
 def _lower_nodes(ctx: Context, graph: Graph, values: dict[str, RingNode]) -> dict[str, RingNode]:
@@ -91,6 +100,7 @@ def _lower_repeat(ctx: Context, node: Node, graph: Graph, values: dict[str, Ring
         inner.b.origin = RingOrigin(arg.name, arg.origin.layer, "arg")
         bound_values[arg.name] = _argument(inner, arg, index, count, types, fixed, stacked, graph)
     results = _lower_nodes(inner, body, bound_values)
+    ctx.used.extend(counted(inner.used, count))
     outputs = []
     for i, (_, name) in enumerate(body.outputs):
         value = inner.b.rescale(results[name], types[i].frac_bits)

@@ -16,6 +16,7 @@ from mpcc.compiler.capture import Captured
 from mpcc.compiler.errors import BundleError
 from mpcc.compiler.ir import Graph
 from mpcc.compiler.partition import Evidence
+from mpcc.compiler.used_forms import UsedForm
 
 FORMAT, FORMAT_VERSION = "mpcc-bundle", 1
 MASK_INPUT, IDS_INPUT, TYPES_INPUT = "attention_mask", "input_ids", "token_type_ids"
@@ -55,19 +56,6 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class Approximation:
-    """A non-linear operation and the form that stands in for it; `error` is absolute unless `relative`."""
-
-    operation: str
-    form: str
-    count: int
-    domain: str
-    error: float | None
-    relative: bool = False
-    changes_model: bool = False
-
-
-@dataclass(frozen=True)
 class LowRank:
     """A private weight that stands as the base's and an adapter: errors are shares, rounded up to powers of two."""
 
@@ -97,7 +85,7 @@ class Manifest:
     private_weights: tuple[Placed, ...]
     public_weights: tuple[Placed, ...]
     evidence: tuple[Evidence, ...]
-    approximations: tuple[Approximation, ...]
+    approximations: tuple[UsedForm, ...]
     labels: Mapping[int, str] = field(default_factory=dict)
     profile: str = "safe"
     local_truncations: int = 0  # elements per inference
@@ -216,7 +204,7 @@ def _parsed(table: Mapping[str, Any]) -> Manifest:
     values: dict[str, Any] = {k: v for k, v in table.items() if k in known}
     parts = {
         "inputs": InputSpec, "outputs": OutputSpec, "private_weights": Placed, "public_weights": Placed,
-        "evidence": Evidence, "approximations": Approximation,
+        "evidence": Evidence, "approximations": UsedForm,
     }  # fmt: skip
     for key, cls in parts.items():
         values[key] = tuple(cls(**_shaped(entry)) for entry in table[key])

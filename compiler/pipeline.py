@@ -23,6 +23,7 @@ from mpcc.compiler.partition import Evidence, Partition, check_base, labels_of
 from mpcc.compiler.ranges import calibrate
 from mpcc.compiler.ring import RingGraph
 from mpcc.compiler.supported import check_secure
+from mpcc.compiler.used_forms import UsedForm
 from mpcc.compiler.verify_ring import verify
 from mpcc.compiler.visibility import infer
 from mpcc.passes.absorb_factors import absorb_factors
@@ -104,6 +105,7 @@ class Compiled:
     recovered: Mapping[str, Affine]
     truncations: Choice | None = None
     low_rank: tuple[Recovered, ...] = ()
+    used: tuple[UsedForm, ...] = ()
 
 
 def compile_model(model: Captured, partition: Partition, calibration: Sequence[Mapping[str, torch.Tensor]],
@@ -156,16 +158,20 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     stage("schedule")
     budget = budget_of(options) if dialect.local_trunc else 0.0
     profile = partial(truncation_magnitudes, client=regions.client, tensors=tensors, samples=calibration)
-    scheduled = [(settings, *schedule(lowered, settings, budget, profile)) for settings, lowered in candidates]
-    cheapest = min(bytes_of(ring, options) for _, ring, _ in scheduled)
-    settings, ring, choice = next(s for s in scheduled if bytes_of(s[1], options) <= NEARLY * cheapest)
+    scheduled = [
+        (settings, lowered.used, *schedule(lowered.ring, settings, budget, profile)) for settings, lowered in candidates
+    ]
+    costs = [bytes_of(ring, options) for _, _, ring, _ in scheduled]
+    settings, used, ring, choice = next(
+        s for s, cost in zip(scheduled, costs, strict=True) if cost <= NEARLY * min(costs)
+    )
     verify(ring, final=True)
 
     stage("emit")
     source = emit(ring, protocol=options.protocol, title="mpcc program", truncation=options.truncation,
                   compile_hint=f"compile.py {' '.join(dialect.compile_options)}", parties=dialect.parties)  # fmt: skip
     return Compiled(graph, tuple(evidence), regions, ring, source, tensors, settings, options, recovered, choice,
-                    low_rank)  # fmt: skip
+                    low_rank, used)  # fmt: skip
 
 
 def budget_of(options: Options) -> float:

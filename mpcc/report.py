@@ -17,7 +17,8 @@ from mpcc.inspection import groups, operations, roles, shared_tensors
 
 if TYPE_CHECKING:
     from mpcc.compiler.cost import Cost
-    from mpcc.compiler.manifest import Approximation, LowRank
+    from mpcc.compiler.manifest import LowRank
+    from mpcc.compiler.used_forms import UsedForm
     from mpcc.program import Program, Result
 
 _SHOWN_LABELS = 24
@@ -168,7 +169,7 @@ def _totals(console: Console, cost: Cost) -> None:
     console.print(f"Once per deployment: {size(cost.provisioning_bytes)} to share the private weights", markup=False)
 
 
-def _approximations(used: Iterable[Approximation]) -> Table:
+def _approximations(used: Iterable[UsedForm]) -> Table:
     table = _table("Approximations", "operation", "form", "count", "valid for", "error at most", "model")
     for a in used:
         error = "" if a.error is None else f"{a.error:.1e}{' relative' if a.relative else ''}"

@@ -96,5 +96,5 @@ def run_lowered(graph: Graph, given: Mapping[str, torch.Tensor], tensors: Mappin
                 calibration: Sequence[Mapping[str, torch.Tensor]] = ()) -> np.ndarray:  # fmt: skip
     """Calibrate (on the inputs themselves unless told otherwise), lower, schedule and run; the output y."""
     ranged = calibrate(graph, tensors, calibration or [given])
-    ring = scheduled(lower(ranged, settings or Settings()), "nearest" if mode == "nearest" else "safe")
+    ring = scheduled(lower(ranged, settings or Settings()).ring, "nearest" if mode == "nearest" else "safe")
     return run_ring(ring, {name: value.double().numpy() for name, value in given.items()}, tensors, mode)["y"]

@@ -48,7 +48,7 @@ class Approximation:
 
 
 _ANYWHERE = Domain("any value within its calibrated bound", -64.0, 64.0)
-_ROWS = Domain("rows whose scores span at most 512; entries below the maximum by more count as 0", -384.0, 0.0)
+_ROWS = Domain("rows whose scores span at most 512; entries below the maximum by more count as 0", -512.0, 0.0)
 _SCORES = Domain("any score within its calibrated bound", -64.0, 64.0)
 _POSITIVE = Domain("positive, from 1/4 of the least to 4 times the largest calibrated value", 2.0**-6, 2.0**12)
 _VARIANCE = Domain("variance from 1/4 of the least to 4 times the largest calibrated one", 2.0**-6, 2.0**10)
@@ -63,7 +63,7 @@ def _gelu_error(frac_bits: int) -> float:
 
 _ALL = (
     Approximation("gelu", "polynomial", True, _ANYWHERE, _gelu_error,
-                  "x / 2 and a polynomial in x^2 within [-4, 4] and [-8, 8]; else relu(x) and one of degree 8 in |x|"),
+                  "x / 2 and a polynomial in x^2 within [-4, 4] to [-9, 9]; else relu(x) and one of degree 8 in |x|"),
     Approximation("gelu", "quad", False, _ANYWHERE, quad_error, f"x^2/8 + x/4 + 1/2; {_MPCFORMER}"),
     Approximation("softmax", "exp", True, _ROWS, softmax_error,
                   "row maximum, e^x as a quartic of x / 2^n to the power 2^n, Newton's reciprocal"),

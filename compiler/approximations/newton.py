@@ -102,14 +102,14 @@ def _start_value(b: Builder, x: RingNode, start: Start, frac_bits: int, bound: f
     return b.add(total, b.reshape(chosen, x.type.shape), bound=bound)
 
 
-def reciprocal_error(frac_bits: int) -> float:
-    """Bound of the relative error of `reciprocal` at scale `frac_bits`, for the default target."""
-    return TARGET + 2.0**-19 + 2.0 ** (1 - frac_bits)
+def reciprocal_error(frac_bits: int, target: float = TARGET) -> float:
+    """Bound of the relative error of `reciprocal` at scale `frac_bits`."""
+    return target + 2.0**-19 + 2.0 ** (1 - frac_bits)
 
 
-def rsqrt_error(frac_bits: int) -> float:
-    """Bound of the relative error of `rsqrt` at scale `frac_bits`, for the default target."""
-    return TARGET + 2.0**-18 + 2.0 ** (1 - frac_bits)
+def rsqrt_error(frac_bits: int, target: float = TARGET) -> float:
+    """Bound of the relative error of `rsqrt` at scale `frac_bits`."""
+    return target + 2.0**-18 + 2.0 ** (1 - frac_bits)
 
 
 def reciprocal(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, error: float = TARGET,

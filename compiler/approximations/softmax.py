@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mpcc.compiler.approximations.exp import MAX_FRAC_BITS, TOLERANCE, exp_error, exp_negative, form_for
-from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, reciprocal, reciprocal_error
+from mpcc.compiler.approximations.exp import MAX_FRAC_BITS, exp_error, exp_negative, form_for
+from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, TARGET, reciprocal, reciprocal_error
 from mpcc.compiler.ring import Builder, RingNode
 
 
@@ -19,26 +19,20 @@ def row_max(b: Builder, x: RingNode) -> RingNode:
     return x
 
 
-def shifted_exp(b: Builder, scores: RingNode, *, spread: float, tolerance: float = TOLERANCE,
-                max_bits: int = MAX_FRAC_BITS) -> RingNode:  # fmt: skip
-    """e^(s - max of the row), in (0, 1]; `spread` bounds max - min of a row. Scale as `exp_negative` gives."""
-    shifted = b.sub(scores, b.expand(row_max(b, scores), scores.type.shape), bound=min(spread, 2 * scores.type.bound))
-    return exp_negative(b, shifted, lowest=-spread, tolerance=tolerance, max_bits=max_bits)
+def below_maximum(b: Builder, scores: RingNode, *, spread: float) -> RingNode:
+    """s - max of the row, in [-spread, 0]; `spread` bounds max - min of a row."""
+    return b.sub(scores, b.expand(row_max(b, scores), scores.type.shape), bound=min(spread, 2 * scores.type.bound))
+
+
+def reciprocal_format(lean: bool) -> tuple[int, float]:
+    """(fractional bits, relative error asked for) of `reciprocal_of_sum`."""
+    return (LEAN_BITS, LEAN_ERROR) if lean else (24, TARGET)
 
 
 def reciprocal_of_sum(b: Builder, total: RingNode, low: float, high: float, *, lean: bool = False) -> RingNode:
     """1 / total for a sum of exponentials in [low, high]."""
-    if lean:
-        return reciprocal(b, total, low=low, high=high, frac_bits=LEAN_BITS, error=LEAN_ERROR, lean=True)
-    return reciprocal(b, total, low=low, high=high, frac_bits=24)
-
-
-def exp_below_bound(b: Builder, scores: RingNode, *, tolerance: float = TOLERANCE,
-                    max_bits: int = MAX_FRAC_BITS) -> RingNode:  # fmt: skip
-    """e^(s - bound) in [e^(-2 bound), 1], for scores of so small a bound that no row maximum is needed."""
-    top = scores.type.bound
-    shifted = b.add_const(scores, -top, bound=2 * top)
-    return exp_negative(b, shifted, lowest=-2 * top, tolerance=tolerance, max_bits=max_bits)
+    bits, error = reciprocal_format(lean)
+    return reciprocal(b, total, low=low, high=high, frac_bits=bits, error=error, lean=lean)
 
 
 def softmax_error(frac_bits: int, spread: float = 48.0) -> float:
@@ -63,7 +57,7 @@ def quad_softmax_error(frac_bits: int) -> float:
 
 def softmax(b: Builder, scores: RingNode, *, spread: float, frac_bits: int) -> RingNode:
     """softmax over the last dimension at scale `frac_bits`."""
-    e = shifted_exp(b, scores, spread=spread)
+    e = exp_negative(b, below_maximum(b, scores, spread=spread), lowest=-spread)
     total = b.sum(e, len(e.type.shape) - 1)
     r = reciprocal_of_sum(b, total, 0.95, 1.05 * scores.type.shape[-1])
     product = b.mul(e, b.expand(r, e.type.shape), bound=1.1)

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypedDict
 
 from mpcc.compiler.approximations import softmax as forms
-from mpcc.compiler.approximations.exp import LEAN_TOLERANCE, MAX_FRAC_BITS, TOLERANCE, exp_negative
+from mpcc.compiler.approximations.exp import (
+    LEAN_TOLERANCE,
+    MAX_FRAC_BITS,
+    TOLERANCE,
+    ExpForm,
+    exp_error,
+    exp_negative,
+    form_for,
+)
+from mpcc.compiler.approximations.newton import reciprocal_error
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.ir import Node
 from mpcc.compiler.lowering.context import Context, lowers
@@ -33,8 +41,11 @@ def lower_softmax(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingN
     chosen = ctx.settings.approximations.get("softmax", "exp")
     if chosen == "exp":
         spread = ctx.rounded_up(ctx.statistic(node, "spread"))
+        _note_exp(ctx, node, form_for(-spread), ctx.f, MAX_FRAC_BITS)
+        _note_reciprocal(ctx, node, (0.95, 1.05 * rows.type.shape[-1]), lean=False)
         out = forms.softmax(b, rows, spread=spread, frac_bits=ctx.f)
     else:
+        ctx.uses(node.op, chosen, "any score within its bound", None, changes_model=True)
         out = forms.relu_softmax(b, rows, square=chosen == "2quad", frac_bits=ctx.f)
     return b.permute(out, back)
 
@@ -61,10 +72,12 @@ def lower_attention(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Rin
     if chosen != "exp":
         if mask != "none":
             raise MpccError(f"softmax={chosen} works for attention without a mask only", where=node.origin.layer)
+        ctx.uses(node.op, chosen, "any score within its bound", None, changes_model=True)
         weights = forms.relu_softmax(b, scores, square=chosen == "2quad", frac_bits=ctx.f)
         return b.rescale(b.matmul(weights, value, bound=value.type.bound * 1.01), ctx.f, bound=ctx.bound(node))
     if mask in ("none", "key") and _needs_no_maximum(ctx, node, scores):
-        weights = forms.exp_below_bound(b, scores, **_exp_format(ctx))
+        top = scores.type.bound
+        weights = _exp(ctx, node, b.add_const(scores, -top, bound=2 * top), -2 * top)
         return _apply(ctx, node, weights, value, keep, _sums_below_bound(ctx, node, scores))
     weights = _weights(ctx, node, scores, masked=mask in ("keep", "additive"))
     return _apply(ctx, node, weights, value, keep, (0.95, 1.05 * value.type.shape[-2]))
@@ -124,19 +137,28 @@ def _weights(ctx: Context, node: Node, scores: RingNode, *, masked: bool) -> Rin
     b = ctx.b
     spread = ctx.rounded_up(ctx.statistic(node, "spread"))
     if not masked:
-        return forms.shifted_exp(b, scores, spread=spread, **_exp_format(ctx))
+        return _exp(ctx, node, forms.below_maximum(b, scores, spread=spread), -spread)
     shifted = b.sub(scores, b.expand(forms.row_max(b, scores), scores.type.shape))
-    return exp_negative(b, shifted, lowest=-shifted.type.bound, **_exp_format(ctx))
+    return _exp(ctx, node, shifted, -shifted.type.bound)
 
 
-class _ExpFormat(TypedDict):
-    tolerance: float
-    max_bits: int
-
-
-def _exp_format(ctx: Context) -> _ExpFormat:
+def _exp(ctx: Context, node: Node, shifted: RingNode, lowest: float) -> RingNode:
+    """e^shifted in the format of the profile."""
     tolerance = TIGHT_TOLERANCE if ctx.settings.tight else LEAN_TOLERANCE if ctx.settings.lean else TOLERANCE
-    return {"tolerance": tolerance, "max_bits": LEAN_EXP_BITS if ctx.settings.lean else MAX_FRAC_BITS}
+    max_bits = LEAN_EXP_BITS if ctx.settings.lean else MAX_FRAC_BITS
+    _note_exp(ctx, node, form_for(lowest, tolerance), min(shifted.type.frac_bits, max_bits), max_bits)
+    return exp_negative(ctx.b, shifted, lowest=lowest, tolerance=tolerance, max_bits=max_bits)
+
+
+def _note_exp(ctx: Context, node: Node, form: ExpForm, frac_bits: int, max_bits: int) -> None:
+    error = exp_error(form, min(frac_bits + form.squarings, max_bits))
+    ctx.uses(f"{node.op}: exp", "quartic", f"[{form.lowest:g}, 0]", error)
+
+
+def _note_reciprocal(ctx: Context, node: Node, sums: tuple[float, float], lean: bool) -> None:
+    bits, target = forms.reciprocal_format(lean)
+    domain = f"[{sums[0]:.3g}, {sums[1]:.3g}]"
+    ctx.uses(f"{node.op}: reciprocal", "Newton", domain, reciprocal_error(bits, target), relative=True)
 
 
 def _apply(ctx: Context, node: Node, weights: RingNode, value: RingNode, keep: RingNode | None,
@@ -151,6 +173,7 @@ def _apply(ctx: Context, node: Node, weights: RingNode, value: RingNode, keep: R
         value = b.mul(b.expand(keep, value.type.shape), value, bound=value.type.bound)
         ones = b.mul_int(b.expand(keep, (*value.type.shape[:-1], 1)), 2**ctx.f, ctx.f)
         applied, total = _both_sums(b, weights, value, ones)
+    _note_reciprocal(ctx, node, sums, ctx.settings.lean)
     r = forms.reciprocal_of_sum(b, total, *sums, lean=ctx.settings.lean)
     numerator = b.rescale(applied, ctx.f)
     limit = 2.0 ** math.ceil(math.log2(value.type.bound * 1.02))

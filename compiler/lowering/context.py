@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from mpcc.compiler.errors import InternalError, RangeError
 from mpcc.compiler.ir import Node
 from mpcc.compiler.ring import Builder, RingNode
+from mpcc.compiler.used_forms import UsedForm
 
 RANGE_MARGIN = 1.25  # calibrated magnitudes are widened by this and rounded up to a power of two
 WIDE_MARGIN, TIGHT_MARGIN = 2.0, 1.1
@@ -72,6 +73,7 @@ class Context:
 
     b: Builder
     settings: Settings
+    used: list[UsedForm] = field(default_factory=list)
 
     @property
     def f(self) -> int:
@@ -86,6 +88,11 @@ class Context:
     def rounded_up(self, magnitude: float, steps: int = 1) -> float:
         """`rounded_up` with the margin of the settings."""
         return rounded_up(magnitude, self.settings.range_margin, steps)
+
+    def uses(self, operation: str, form: str, domain: str, error: float | None, *, relative: bool = False,
+             changes_model: bool = False) -> None:  # fmt: skip
+        """Note the form that stands in for a non-linear operation, for manifest and inspect."""
+        self.used.append(UsedForm(operation, form, 1, domain, error, relative, changes_model))
 
     def bound(self, node: Node) -> float | None:
         """Magnitude of the node's result from calibration, or None where only interval arithmetic is known."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mpcc.compiler.approximations.exp import FORMS, exp_negative
-from mpcc.compiler.approximations.newton import reciprocal, rsqrt
+from mpcc.compiler.approximations.exp import FORMS, MAX_FRAC_BITS, exp_error, exp_negative
+from mpcc.compiler.approximations.newton import reciprocal, reciprocal_error, rsqrt, rsqrt_error
 from mpcc.compiler.errors import InternalError, RangeError
 from mpcc.compiler.ir import Node
 from mpcc.compiler.lowering.context import RANGE_MARGIN, VARIANCE_MARGIN, Context, lowers, rounded_up
 from mpcc.compiler.ring import RingNode
 
+_INVERSE_BITS = 24
 FACTOR_BITS = 18  # a public factor keeps so many significant bits
 
 
@@ -79,21 +80,24 @@ def _positive(ctx: Context, node: Node) -> tuple[float, float]:
             where=node.origin.layer or node.name,
         )
     high = ctx.statistic(node, "argument_max") * VARIANCE_MARGIN
-    return 2.0 ** math.floor(math.log2(low / VARIANCE_MARGIN)), 2.0 ** math.ceil(math.log2(high))
+    low, high = 2.0 ** math.floor(math.log2(low / VARIANCE_MARGIN)), 2.0 ** math.ceil(math.log2(high))
+    error = rsqrt_error(_INVERSE_BITS) if node.op in ("rsqrt", "sqrt") else reciprocal_error(_INVERSE_BITS)
+    ctx.uses(node.op, "Newton", f"[{low:g}, {high:g}]", error, relative=True)
+    return low, high
 
 
 @lowers("reciprocal")
 def lower_reciprocal(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """1 / x on the calibrated positive interval."""
     low, high = _positive(ctx, node)
-    return ctx.at_scale(reciprocal(ctx.b, inputs[0], low=low, high=high, frac_bits=24))
+    return ctx.at_scale(reciprocal(ctx.b, inputs[0], low=low, high=high, frac_bits=_INVERSE_BITS))
 
 
 @lowers("div")
 def lower_div(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """x / y for y on its calibrated positive interval."""
     low, high = _positive(ctx, node)
-    inverse = reciprocal(ctx.b, inputs[1], low=low, high=high, frac_bits=24)
+    inverse = reciprocal(ctx.b, inputs[1], low=low, high=high, frac_bits=_INVERSE_BITS)
     x, y = (ctx.b.expand(v, node.type.shape) for v in (inputs[0], inverse))
     return ctx.at_scale(ctx.b.mul(x, y, bound=ctx.bound(node)))
 
@@ -102,14 +106,14 @@ def lower_div(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
 def lower_rsqrt(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """1 / sqrt(x) on the calibrated positive interval."""
     low, high = _positive(ctx, node)
-    return ctx.at_scale(rsqrt(ctx.b, inputs[0], low=low, high=high, frac_bits=24))
+    return ctx.at_scale(rsqrt(ctx.b, inputs[0], low=low, high=high, frac_bits=_INVERSE_BITS))
 
 
 @lowers("sqrt")
 def lower_sqrt(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """sqrt(x) = x / sqrt(x) on the calibrated positive interval."""
     low, high = _positive(ctx, node)
-    root = rsqrt(ctx.b, inputs[0], low=low, high=high, frac_bits=24)
+    root = rsqrt(ctx.b, inputs[0], low=low, high=high, frac_bits=_INVERSE_BITS)
     return ctx.at_scale(ctx.b.mul(inputs[0], root, bound=ctx.bound(node)))
 
 
@@ -120,7 +124,10 @@ def lower_exp(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     top = float(math.ceil(ctx.statistic(node, "argument_max") + math.log(RANGE_MARGIN)))
     lowest = -rounded_up(max(-ctx.statistic(node, "argument_min"), 0.0)) - abs(top) - 1.0
     # the widest domain has the most squarings: they are what small results far below e^top need
-    power = exp_negative(ctx.b, ctx.b.add_const(x, -top, bound=-lowest), lowest=min(lowest, FORMS[-1].lowest))
+    form = FORMS[-1]
+    error = exp_error(form, min(ctx.f + form.squarings, MAX_FRAC_BITS))
+    ctx.uses("exp", "quartic", f"up to {top:g}; error per largest result", error, relative=True)
+    power = exp_negative(ctx.b, ctx.b.add_const(x, -top, bound=-lowest), lowest=min(lowest, form.lowest))
     return ctx.at_scale(times(ctx, power, math.exp(top)))
 
 

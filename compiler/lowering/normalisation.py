@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, rsqrt
+from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, TARGET, rsqrt, rsqrt_error
 from mpcc.compiler.ir import Node
 from mpcc.compiler.lowering.context import Context, lowers
 from mpcc.compiler.ring import RingNode
@@ -25,10 +25,11 @@ def _root(ctx: Context, node: Node, squares: RingNode, width: int) -> RingNode:
     ulp = 2.0**-squares.type.frac_bits
     total = b.add_const(squares, max(eps * width, ulp), bound=min(squares.type.bound, high * width * 2))
     low, high = low * width, high * width
-    if ctx.settings.lean:
-        root = rsqrt(b, total, low=low, high=high, frac_bits=LEAN_BITS, error=LEAN_ERROR, lean=True)
-    else:
-        root = rsqrt(b, total, low=low, high=high, frac_bits=ROOT_FRAC_BITS)
+    lean = ctx.settings.lean
+    bits, error = (LEAN_BITS, LEAN_ERROR) if lean else (ROOT_FRAC_BITS, TARGET)
+    root = rsqrt(b, total, low=low, high=high, frac_bits=bits, error=error, lean=lean)
+    domain = f"mean square in [{low / width:g}, {high / width:g}]"
+    ctx.uses(f"{node.op}: rsqrt", "Newton", domain, rsqrt_error(bits, error), relative=True)
     factor = math.sqrt(width) * float(node.attr("gain", 1.0))  # type: ignore[arg-type]
     if abs(math.log2(factor) - round(math.log2(factor))) < 1e-9:  # chosen so by affine folding: only moves the point
         return b.scale(root, 2.0 ** round(math.log2(factor)), 0)

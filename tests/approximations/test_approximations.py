@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from harness import MODES, evaluate
 
+from mpcc.compiler import pipeline
 from mpcc.compiler.approximations import APPROXIMATIONS, CHANGING, FAITHFUL
 from mpcc.compiler.approximations import gelu as gelu_forms
 from mpcc.compiler.approximations.chain import values
 from mpcc.compiler.approximations.exp import FORMS, MAX_FRAC_BITS, exp_error, exp_negative, form_for
-from mpcc.compiler.approximations.newton import reciprocal, reciprocal_error, rsqrt, rsqrt_error
+from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, reciprocal, reciprocal_error, rsqrt, rsqrt_error
 from mpcc.compiler.approximations.polynomial import evaluate as polynomial
 from mpcc.compiler.approximations.polynomial import fit_minimax
 from mpcc.compiler.approximations.sigmoid import relu, sigmoid, silu, tanh
@@ -220,10 +223,29 @@ def test_newton_is_relative_on_narrow_and_wide_intervals(function, power, bound,
     """Relative error, before rounding to the working scale; wide intervals are normalised by powers of two first."""
     x = np.concatenate([np.geomspace(low, high, 3001), [low, high]])
     x = np.clip(quantised(x, 20), low, high)
-    y = evaluate(lambda b, v: function(b, v, low=low, high=high, frac_bits=24), x, frac_bits=20, bound=high, mode=mode)
-    error = np.abs(y / quantised(x, 20) ** power - 1).max()
-    # a step squares the error: the last one may reach far below what was asked
-    assert bound / 200 <= error <= bound
+
+    def error():
+        y = evaluate(lambda b, v: function(b, v, low=low, high=high, frac_bits=24), x, frac_bits=20, bound=high,
+                     mode=mode)  # fmt: skip
+        return np.abs(y / quantised(x, 20) ** power - 1).max()
+
+    assert error() <= bound
+    with patch.object(pipeline, "defer_rescales", lambda ring: ring):  # with every rounding that is asked for
+        assert bound / 20 <= error() <= bound
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("low", "high"), [(0.5, 2.0), (0.95, 135.0), (64.0, 1024.0)], ids=lambda v: f"{v:g}")
+@pytest.mark.parametrize(
+    ("function", "power", "declared"), [(reciprocal, -1.0, reciprocal_error), (rsqrt, -0.5, rsqrt_error)],
+    ids=["reciprocal", "rsqrt"],
+)  # fmt: skip
+def test_lean_newton_is_within_what_is_declared_for_it(function, power, declared, low, high, mode):
+    x = np.clip(quantised(np.geomspace(low, high, 3001), 26), low, high)
+    y = evaluate(lambda b, v: function(b, v, low=low, high=high, frac_bits=LEAN_BITS, error=LEAN_ERROR, lean=True), x,
+                 frac_bits=26, bound=high, mode=mode)  # fmt: skip
+    error, bound = np.abs(y / x**power - 1).max(), declared(LEAN_BITS, LEAN_ERROR)
+    assert bound / 20 <= error <= bound
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 8, 13])
