@@ -29,8 +29,8 @@ def silent(stage: str, done: int, total: int) -> None:
 class TrainOptions:
     """AdamW; the rate rises linearly over the share `warmup` of the steps, then falls linearly to zero.
 
-    With `bfloat16`, matrix products of the training are computed in it, which is faster on some processors; weights,
-    and everything in evaluation, stay float32. A gradient longer than `max_gradient_norm` is shortened to it, which
+    With `bfloat16`, matrix products of the training are computed in it where the processor has instructions for that
+    (elsewhere it is many times slower, and left out); weights, and everything in evaluation, stay float32. A gradient longer than `max_gradient_norm` is shortened to it, which
     polynomials in many layers need.
     """
 
@@ -81,12 +81,13 @@ def run(model: nn.Module, examples: Sequence[Example], loss: Loss, options: Trai
     batches = [b for _ in range(options.epochs) for b in shuffled(examples, options.batch_size, shuffler)]
     torch.manual_seed(options.seed)
     start = _resumed(checkpoints, stage, parameters, optimizer)
+    bfloat16 = options.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     model.train()
     saved, pad = time.monotonic(), pad_id(model)
     for step in range(start, len(batches)):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * rate(step, len(batches), options.warmup)
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             value = loss(padded(batches[step], pad))
         if not bool(torch.isfinite(value)):
             raise MpccError(f"the loss is no longer finite at step {step + 1}", where=stage,
