@@ -35,6 +35,7 @@ from mpcc.passes.fold_affine import Affine, fold_affine
 from mpcc.passes.hoist_prepared import hoist_prepared, prepare
 from mpcc.passes.merge_adapters import merge_adapters
 from mpcc.passes.merge_rescales import merge_rescales
+from mpcc.passes.narrow_reads import narrow_reads
 from mpcc.passes.place_truncations import place_truncations
 from mpcc.passes.prepare_masks import prepare_masks
 from mpcc.passes.private_embedding import private_embedding
@@ -130,7 +131,7 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     graph = assign_roles(model.graph, options)
     graph = choose_outputs(graph, options.output)
     graph, tensors = canonicalise(graph, model.tensors)
-    graph = prepare_masks(graph)
+    graph = prepare_masks(narrow_reads(graph))
 
     stage("infer")
     labels = labels_of(evidence)

@@ -25,6 +25,7 @@ def _gelu(b: Builder, a: Args) -> Value:
 
 class _Unary(Op):
     arity = (1, 1)
+    elementwise = True
     secure = True
     function: ClassVar[Callable[..., torch.Tensor]]
 

@@ -13,9 +13,11 @@ from mpcc.compiler.ops.base import (
     Attrs,
     Builder,
     Op,
+    Sources,
     Tensors,
     Types,
     Value,
+    aligned,
     broadcast,
     choice,
     fail,
@@ -83,6 +85,18 @@ class Attention(Op):
             mask = mask.reshape(mask.shape[0], *(1,) * (inputs[1].dim() - 2), mask.shape[1]) != 0
         q, k, v = inputs[:3]
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=number(attrs, "scale"))
+
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        """Queries, columns of v, or any leading dimension."""
+        rank = max(len(t.shape) for t in inputs[:3])
+        q, k, v = (aligned(t, rank, dim) for t in inputs[:3])
+        if choice(attrs, "mask", MASKS) == "key":
+            masks: Sources = (0 if dim == 0 else None,) * 2
+        else:
+            masks = tuple(aligned(t, rank, dim) for t in inputs[3:])
+        if dim == rank - 1:
+            return (None, None, v, *(None for _ in masks))
+        return (q, None, None, *masks) if dim == rank - 2 else (q, k, v, *masks)
 
 
 OPS: tuple[Op, ...] = (Attention(),)

@@ -14,6 +14,7 @@ from mpcc.compiler.ir import Attr, TensorType
 Attrs = Mapping[str, Attr]
 Types = Sequence[TensorType]
 Tensors = Sequence[torch.Tensor]
+Sources = tuple[Union[int, None], ...]
 Args = Mapping[str, Any]  # the arguments of one ATen call by schema name; tensors are `Value`s
 
 FLOATS = ("f32", "f64")
@@ -63,13 +64,15 @@ class Op:
     """An operation of the graph IR.
 
     Subclasses set `name`, `arity` (fewest and most inputs), `attrs` (the names of all attributes), `secure` (whether
-    it can run inside MPC), `aten` (overload name -> converter) and implement `type` and `reference`.
+    it can run inside MPC), `elementwise` (whether an element of the result depends on the elements of its place alone,
+    the inputs being broadcast), `aten` (overload name -> converter) and implement `type` and `reference`.
     """
 
     name: ClassVar[str]
     arity: ClassVar[tuple[int, int]]
     attrs: ClassVar[tuple[str, ...]] = ()
     secure: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
     aten: ClassVar[Mapping[str, Converter]] = {}
 
     def type(self, inputs: Types, attrs: Attrs) -> TensorType:
@@ -88,6 +91,17 @@ class Op:
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         """The float meaning of the operation."""
         raise NotImplementedError
+
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        """Where the places along dimension `dim` of the result come from.
+
+        For every input the dimension whose place i is all of it that place i of the result depends on, or None for an
+        input that all places read whole; None alone where places of the result do not depend on single places.
+        """
+        if not self.elementwise:
+            return None
+        rank = max((len(t.shape) for t in inputs), default=0)
+        return tuple(aligned(t, rank, dim) for t in inputs)
 
     def check(self, inputs: Sequence[object], attrs: Attrs) -> None:
         fewest, most = self.arity
@@ -136,6 +150,12 @@ def broadcast(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
             raise fail(op, f"shapes {', '.join(map(str, shapes))} do not broadcast")
         result.append(wide.pop() if wide else 1)
     return tuple(result)
+
+
+def aligned(value: TensorType, rank: int, dim: int) -> int | None:
+    """The dimension of `value` that dimension `dim` of a result of `rank` dimensions reads; None if it is repeated."""
+    own = dim - (rank - len(value.shape))
+    return None if own < 0 or value.shape[own] == 1 else own
 
 
 def axis(dim: int, rank: int) -> int:

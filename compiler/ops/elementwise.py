@@ -113,6 +113,7 @@ def _cast(b: Builder, a: Args) -> Value:
 
 class _Binary(Op):
     arity = (2, 2)
+    elementwise = True
     secure = True
     function: ClassVar[Callable[..., torch.Tensor]]
 
@@ -162,6 +163,7 @@ class Div(_Binary):
 
 class _WithNumber(Op):
     arity = (1, 1)
+    elementwise = True
     secure = True
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
@@ -196,6 +198,7 @@ class Square(Op):
 
     name = "square"
     arity = (1, 1)
+    elementwise = True
     secure = True
     aten = {
         "aten.pow.Tensor_Scalar": _pow,
@@ -214,6 +217,7 @@ class Where(Op):
 
     name = "where"
     arity = (3, 3)
+    elementwise = True
     secure = True
     aten = {
         "aten.where.self": _where, "aten.where.ScalarSelf": _where, "aten.where.ScalarOther": _where,
@@ -235,6 +239,7 @@ class Cast(Op):
 
     name = "cast"
     arity = (1, 1)
+    elementwise = True
     attrs = ("dtype",)
     secure = True
     aten = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mpcc.compiler.ir import TensorType
-from mpcc.compiler.ops.base import Args, Attrs, Builder, Op, Tensors, Types, Value, fail, integer
+from mpcc.compiler.ops.base import Args, Attrs, Builder, Op, Sources, Tensors, Types, Value, fail, integer
 
 
 def _embedding(b: Builder, a: Args) -> Value:
@@ -31,6 +31,10 @@ class Embedding(Op):
 
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         return torch.nn.functional.embedding(inputs[1], inputs[0])
+
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        ids = inputs[1].shape
+        return (None, dim) if dim < len(ids) else (1, None)
 
 
 class OneHot(Op):

@@ -14,9 +14,11 @@ from mpcc.compiler.ops.base import (
     Builder,
     Converter,
     Op,
+    Sources,
     Tensors,
     Types,
     Value,
+    aligned,
     axis,
     broadcast,
     fail,
@@ -203,6 +205,13 @@ class Reshape(Op):
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         return inputs[0].reshape(ints(attrs, "shape"))
 
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        """A dimension that is kept: of the same size, with as many elements before it."""
+        shape, old = ints(attrs, "shape"), inputs[0].shape
+        before = math.prod(shape[:dim])
+        kept = [d for d, n in enumerate(old) if n == shape[dim] and math.prod(old[:d]) == before]
+        return (kept[0],) if kept else None
+
 
 class Permute(Op):
     """permute(x; dims): dimension i of the result is dimension dims[i] of x."""
@@ -225,6 +234,9 @@ class Permute(Op):
 
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         return inputs[0].permute(ints(attrs, "dims"))
+
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        return (ints(attrs, "dims")[dim],)
 
 
 class Expand(Op):
@@ -249,6 +261,9 @@ class Expand(Op):
 
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         return inputs[0].expand(ints(attrs, "shape"))
+
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        return (aligned(inputs[0], len(ints(attrs, "shape")), dim),)
 
 
 class Slice(Op):
@@ -275,6 +290,9 @@ class Slice(Op):
         dim, start, stop, step = (integer(attrs, k) for k in self.attrs)
         return inputs[0][(slice(None),) * dim + (slice(start, stop, step),)]
 
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        return None if dim == integer(attrs, "dim") else (dim,)
+
 
 class Concat(Op):
     """concat(x, ...; dim): the inputs one after the other along `dim`."""
@@ -297,6 +315,9 @@ class Concat(Op):
 
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         return torch.cat(list(inputs), integer(attrs, "dim"))
+
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        return None if dim == integer(attrs, "dim") else (dim,) * len(inputs)
 
 
 OPS: tuple[Op, ...] = (Reshape(), Permute(), Expand(), Slice(), Concat())

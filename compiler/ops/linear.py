@@ -11,9 +11,11 @@ from mpcc.compiler.ops.base import (
     Builder,
     Converter,
     Op,
+    Sources,
     Tensors,
     Types,
     Value,
+    aligned,
     broadcast,
     fail,
     only,
@@ -81,6 +83,11 @@ class Linear(Op):
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         return torch.nn.functional.linear(*inputs)
 
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        """Rows of x, or rows of W with their biases."""
+        rows = dim < len(inputs[0].shape) - 1
+        return ((dim, None, None) if rows else (None, 0, 0))[: len(inputs)]
+
 
 class MatMul(Op):
     """matmul(a, b) = a b over the last two dimensions, the leading ones broadcast: [..., n, k] [..., k, m]."""
@@ -106,6 +113,13 @@ class MatMul(Op):
 
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         return torch.matmul(inputs[0], inputs[1])
+
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        a, b = inputs
+        rank = max(len(a.shape), len(b.shape))
+        left = None if dim == rank - 1 else aligned(a, rank, dim)
+        right = None if dim == rank - 2 else aligned(b, rank, dim)
+        return (left, right)
 
 
 OPS: tuple[Op, ...] = (Linear(), MatMul())

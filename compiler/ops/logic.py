@@ -44,6 +44,7 @@ def _logical(op: str) -> Converter:
 
 class _Boolean(Op):
     arity = (2, 2)
+    elementwise = True
     function: ClassVar[Callable[..., torch.Tensor]]
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
@@ -139,6 +140,7 @@ class LogicalNot(_Logical):
 
     name = "logical_not"
     arity = (1, 1)
+    elementwise = True
     function = staticmethod(torch.logical_not)
     aten = {
         "aten.logical_not.default": _logical("logical_not"),

@@ -11,6 +11,7 @@ from mpcc.compiler.ops.base import (
     Attrs,
     Builder,
     Op,
+    Sources,
     Tensors,
     Types,
     Value,
@@ -64,8 +65,19 @@ class Softmax(Op):
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         return torch.softmax(inputs[0], integer(attrs, "dim"))
 
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        return None if dim == integer(attrs, "dim") else (dim,)
 
-class LayerNorm(Op):
+
+class _Norm(Op):
+    """Over the last dimension of the first input; vectors follow it."""
+
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        last = len(inputs[0].shape) - 1
+        return None if dim == last else (dim, *(None for _ in inputs[1:]))
+
+
+class LayerNorm(_Norm):
     """layer_norm(x[, gamma[, beta]]; eps, affine) = (x - mean) / sqrt(var + eps) gamma + beta, over the last dim.
 
     `affine` ("none", "gamma" or "gamma_beta") repeats which of the vectors are there; var is the biased variance.
@@ -93,7 +105,7 @@ class LayerNorm(Op):
         return functional.layer_norm(x, x.shape[-1:], gamma, beta, number(attrs, "eps"))
 
 
-class RmsNorm(Op):
+class RmsNorm(_Norm):
     """rms_norm(x[, gamma]; eps, gain) = gain x / sqrt(mean(x^2) + eps) gamma, over the last dimension."""
 
     name = "rms_norm"

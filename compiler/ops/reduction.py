@@ -11,6 +11,7 @@ from mpcc.compiler.ops.base import (
     Builder,
     Converter,
     Op,
+    Sources,
     Tensors,
     Types,
     Value,
@@ -59,6 +60,11 @@ class _Reduction(Op):
 
     def element(self, dtype: str) -> str:
         raise NotImplementedError
+
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        summed, rank = set(ints(attrs, "dims")), len(inputs[0].shape)
+        kept = list(range(rank)) if attrs["keepdim"] is True else [d for d in range(rank) if d not in summed]
+        return None if kept[dim] in summed else (kept[dim],)
 
 
 class Sum(_Reduction):
