@@ -30,8 +30,8 @@ class TrainOptions:
     """AdamW; the rate rises linearly over the share `warmup` of the steps, then falls linearly to zero.
 
     With `bfloat16`, matrix products of the training are computed in it where the processor has instructions for that
-    (elsewhere it is many times slower, and left out); weights, and everything in evaluation, stay float32. A gradient longer than `max_gradient_norm` is shortened to it, which
-    polynomials in many layers need.
+    (elsewhere it is many times slower, and left out); weights, and everything in evaluation, stay float32. A gradient
+    longer than `max_gradient_norm` is shortened to it, which polynomials in many layers need.
     """
 
     epochs: int = 1

@@ -86,7 +86,7 @@ def _passed_on(graph: Graph, node: Node, part: Part) -> tuple[Part, list[Part]]:
             if source is not None:
                 piece[source] = cut
     if node.op == "slice":
-        (dim, own), = _own(node).items()
+        ((dim, own),) = _own(node).items()
         inputs[0][dim] = _within(own, kept[dim]) if dim in kept else own
     return kept, list(inputs)
 
