@@ -64,20 +64,30 @@ def softmax(b: Builder, scores: RingNode, *, spread: float, frac_bits: int) -> R
     return b.rescale(product, frac_bits, bound=1.01)
 
 
-def relu_softmax(b: Builder, scores: RingNode, *, square: bool, offset: float = 5.0, frac_bits: int) -> RingNode:
-    """w / (2^-6 + sum w) with w = relu(x) ("2relu") or (x + 5)^2 ("2quad", MPCFormer); error
-    `relu_softmax_error`, `quad_softmax_error`.
+LEAST_SUM = 2.0**-6  # added to a sum of weights that may all be 0
+
+
+def relu_weights(b: Builder, scores: RingNode, *, square: bool, offset: float = 5.0) -> RingNode:
+    """relu(x) ("2relu") or (x + 5)^2 ("2quad", MPCFormer), at the scale of `scores`."""
+    if square:
+        shifted = b.add_const(scores, offset)
+        return b.rescale(b.mul(shifted, shifted), scores.type.frac_bits)
+    negative = b.lt_zero(scores)
+    return b.sub(scores, b.mul(negative, scores, bound=scores.type.bound), bound=scores.type.bound)
+
+
+def reciprocal_of_weights(b: Builder, total: RingNode) -> RingNode:
+    """1 / (2^-6 + total) for a sum of `relu_weights`."""
+    total = b.add_const(total, LEAST_SUM)
+    return reciprocal(b, total, low=LEAST_SUM, high=total.type.bound, frac_bits=26)
+
+
+def relu_softmax(b: Builder, scores: RingNode, *, square: bool, frac_bits: int) -> RingNode:
+    """w / (2^-6 + sum w) with w of `relu_weights`; error `relu_softmax_error`, `quad_softmax_error`.
 
     Other functions than softmax, for models trained with them.
     """
-    f = scores.type.frac_bits
-    if square:
-        shifted = b.add_const(scores, offset)
-        weights = b.rescale(b.mul(shifted, shifted), f)
-    else:
-        negative = b.lt_zero(scores)
-        weights = b.sub(scores, b.mul(negative, scores, bound=scores.type.bound), bound=scores.type.bound)
-    total = b.add_const(b.sum(weights, len(weights.type.shape) - 1), 2.0**-6)
-    r = reciprocal(b, total, low=2.0**-6, high=total.type.bound, frac_bits=26)
+    weights = relu_weights(b, scores, square=square)
+    r = reciprocal_of_weights(b, b.sum(weights, len(weights.type.shape) - 1))
     product = b.mul(weights, b.expand(r, weights.type.shape), bound=1.1)
     return b.rescale(product, frac_bits, bound=1.01)

@@ -70,17 +70,32 @@ def lower_attention(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Rin
         scores = _add_mask(ctx, node, scores, inputs[3], mask)
     chosen = ctx.settings.approximations.get("softmax", "exp")
     if chosen != "exp":
-        if mask != "none":
-            raise MpccError(f"softmax={chosen} works for attention without a mask only", where=node.origin.layer)
+        if mask in ("keep", "additive"):
+            raise MpccError(f"softmax={chosen} works with masks that are the same for all queries only",
+                            where=node.origin.layer)  # fmt: skip
         ctx.uses(node.op, chosen, "any score within its bound", None, changes_model=True)
-        weights = forms.relu_softmax(b, scores, square=chosen == "2quad", frac_bits=ctx.f)
-        return b.rescale(b.matmul(weights, value, bound=value.type.bound * 1.01), ctx.f, bound=ctx.bound(node))
+        return _relu_attention(ctx, scores, value, keep, square=chosen == "2quad")
     if mask in ("none", "key") and _needs_no_maximum(ctx, node, scores):
         top = scores.type.bound
         weights = _exp(ctx, node, b.add_const(scores, -top, bound=2 * top), -2 * top)
         return _apply(ctx, node, weights, value, keep, _sums_below_bound(ctx, node, scores))
     weights = _weights(ctx, node, scores, masked=mask in ("keep", "additive"))
     return _apply(ctx, node, weights, value, keep, (0.95, 1.05 * value.type.shape[-2]))
+
+
+def _relu_attention(ctx: Context, scores: RingNode, value: RingNode, keep: RingNode | None, *,
+                    square: bool) -> RingNode:  # fmt: skip
+    """(w V) / (2^-6 + sum w) over kept keys; its result is that of another model: no calibrated bound holds for it."""
+    b = ctx.b
+    limit = value.type.bound * 1.01
+    if keep is None:
+        weights = forms.relu_softmax(b, scores, square=square, frac_bits=ctx.f)
+        return b.rescale(b.matmul(weights, value, bound=limit), ctx.f)
+    weights = forms.relu_weights(b, scores, square=square)
+    applied, total = _kept_sums(ctx, weights, value, keep)
+    r = forms.reciprocal_of_weights(b, total)
+    numerator = b.rescale(applied, ctx.f)
+    return b.rescale(b.mul(numerator, b.expand(r, numerator.type.shape), bound=limit), ctx.f)
 
 
 def _needs_no_maximum(ctx: Context, node: Node, scores: RingNode) -> bool:
@@ -170,9 +185,7 @@ def _apply(ctx: Context, node: Node, weights: RingNode, value: RingNode, keep: R
         applied = b.matmul(weights, value, bound=length * value.type.bound * 1.01)
         total = b.sum(weights, len(weights.type.shape) - 1)
     else:
-        value = b.mul(b.expand(keep, value.type.shape), value, bound=value.type.bound)
-        ones = b.mul_int(b.expand(keep, (*value.type.shape[:-1], 1)), 2**ctx.f, ctx.f)
-        applied, total = _both_sums(b, weights, value, ones)
+        applied, total = _kept_sums(ctx, weights, value, keep)
     _note_reciprocal(ctx, node, sums, ctx.settings.lean)
     r = forms.reciprocal_of_sum(b, total, *sums, lean=ctx.settings.lean)
     numerator = b.rescale(applied, ctx.f)
@@ -180,12 +193,15 @@ def _apply(ctx: Context, node: Node, weights: RingNode, value: RingNode, keep: R
     return b.rescale(b.mul(numerator, b.expand(r, numerator.type.shape), bound=limit), ctx.f, bound=ctx.bound(node))
 
 
-def _both_sums(b: Builder, weights: RingNode, value: RingNode, ones: RingNode) -> tuple[RingNode, RingNode]:
-    """(weights V, weights 1): one secure product; where the mask is public, the second is local."""
+def _kept_sums(ctx: Context, weights: RingNode, value: RingNode, keep: RingNode) -> tuple[RingNode, RingNode]:
+    """(weights V, weights 1) over kept keys: one secure product; where the mask is public, the second is local."""
+    b = ctx.b
+    value = b.mul(b.expand(keep, value.type.shape), value, bound=value.type.bound)
+    ones = b.mul_int(b.expand(keep, (*value.type.shape[:-1], 1)), 2**ctx.f, ctx.f)
     length, width = value.type.shape[-2:]
+    largest = length * weights.type.bound
     if ones.type.public:
-        applied = b.matmul(weights, value, bound=length * value.type.bound * 1.01)
-        return applied, b.matmul(weights, ones, bound=length * 1.01)
+        return b.matmul(weights, value, bound=largest * value.type.bound), b.matmul(weights, ones, bound=largest)
     last = len(value.type.shape) - 1
-    both = b.matmul(weights, b.concat([value, ones], last), bound=length * max(value.type.bound, 1.0) * 1.01)
+    both = b.matmul(weights, b.concat([value, ones], last), bound=largest * max(value.type.bound, 1.0))
     return b.slice(both, last, 0, width), b.slice(both, last, width, width + 1)

@@ -8,6 +8,7 @@ import torch
 from harness import MODES, one_op, run_lowered
 
 from mpcc.compiler.approximations import APPROXIMATIONS
+from mpcc.compiler.lowering import Settings
 from mpcc.compiler.ops import REGISTRY
 
 BATCH, HEADS, LENGTH, WIDTH = 2, 3, 9, 8
@@ -56,9 +57,9 @@ def masked(kind, keep):
     return [], ()
 
 
-def attend(operands, kind, mode, whole=(), calibration=None):
+def attend(operands, kind, mode, whole=(), calibration=None, settings=None):
     graph, inputs, tensors = one_op("attention", operands, {"scale": SCALE, "mask": kind}, whole=whole)
-    return run_lowered(graph, inputs, tensors, mode=mode, calibration=calibration or [])
+    return run_lowered(graph, inputs, tensors, mode=mode, calibration=calibration or [], settings=settings)
 
 
 def reference(q, k, v, keep=None):
@@ -66,6 +67,20 @@ def reference(q, k, v, keep=None):
     if keep is not None:
         scores = scores.masked_fill(keep[:, None, None, :] == 0, -torch.inf)
     return (torch.softmax(scores, -1) @ v.double()).numpy()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("padding", ["none", "right", "one key", "holes"])
+@pytest.mark.parametrize("form", ["2relu", "2quad"])
+def test_relu_and_quad_attention_leave_masked_keys_out(form, padding, mode):
+    q, k, v = qkv()
+    keep = padded(padding)
+    extra, whole = masked("key", keep)
+    got = attend([q, k, v, *extra], "key", mode, whole, settings=Settings(approximations={"softmax": form}))
+    scores = q.double() @ k.double().transpose(-1, -2) * SCALE
+    weights = ((scores + 5) ** 2 if form == "2quad" else scores.clamp(min=0)) * keep[:, None, None, :]
+    want = (weights @ v.double()) / (2.0**-6 + weights.sum(-1, keepdim=True))
+    assert np.abs(got - want.numpy()).max() < BOUND
 
 
 @pytest.mark.parametrize("mode", MODES)

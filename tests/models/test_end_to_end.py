@@ -221,10 +221,11 @@ def test_source_does_not_grow_with_depth():
     assert max(lengths) <= 1.05 * min(lengths)
 
 
-def test_changed_models_run_too():
-    """gelu=quad and, without a mask, softmax=2relu and 2quad: other functions, but they run and stay finite."""
+@pytest.mark.parametrize("masked", [False, True])
+def test_changed_models_run_too(masked):
+    """gelu=quad, softmax=2relu and 2quad: other functions, but they run and stay finite."""
     model = tiny("BertForSequenceClassification", layers=1)
-    inputs = batches(5, masked=False)
+    inputs = batches(5, masked=masked)
     outputs = []
     for approximations in ({"gelu": "quad"}, {"softmax": "2relu"}, {"softmax": "2quad"}):
         program = compiled(model, inputs, approximations=approximations)
