@@ -20,7 +20,7 @@ from mpcc.compiler.errors import MpccError
 from mpcc.compiler.ir import Node
 from mpcc.compiler.lowering.context import Context, lowers
 from mpcc.compiler.lowering.elementwise import times
-from mpcc.compiler.ring import Builder, RingNode
+from mpcc.compiler.ring import RingNode
 
 NOTHING = 16  # e^-16 of the largest weight is as good as none
 
