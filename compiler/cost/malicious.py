@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mpcc.compiler.cost.prices import Amount, PerParty, Price, Protocol, each, fixed, lg
+from mpcc.compiler.cost.prices import Amount, Need, PerParty, Price, Protocol, each, fixed, lg
 
 _ABORT = "who deviates is caught, and the run ends without an output"
 
@@ -77,12 +77,21 @@ PS_REP_RING = Protocol(
     },
 )  # fmt: skip
 
+BATCH = "batches of random bits"
+SY_BATCH_BYTES = 850_000  # what a small program leaves unused, whatever it uses
+
+
+def _sy_supply(need: Need, total: int, batched: bool) -> PerParty:
+    return (SY_BATCH_BYTES if batched and total else 0,) * 3
+
+
 SY_REP_RING = Protocol(
     name="sy-rep-ring",
     parties=3,
     security=f"malicious, three parties: any one may be corrupted and do what it likes; {_ABORT}. Two together learn "
     "everything. Values carry a tag that is checked before the output is opened",
     approximate=True,
+    supply=_sy_supply,
     prices={
         "input_client": Price(each(3, 26, 13, 13), fixed(2, 1, 2)),
         "input_public": Price(each(3, 60, 34, 34), fixed(6, 4, 6)),
@@ -90,8 +99,8 @@ SY_REP_RING = Protocol(
         "mul": Price(each(3, 26), fixed(1, 1, 1)),
         "dot": Price(each(3, 26), fixed(2, 2, 2)),
         "matmul": Price(each(3, 26), fixed(2, 2, 2)),
-        "trunc_safe": Price(each(3, 750), _rounds(24, 37)),
-        "trunc_nearest": Price(each(3, 650), _rounds(12, 46)),
+        "trunc_safe": Price(each(3, 750), _rounds(33, 37), lambda a: {(BATCH, 0): 1}),
+        "trunc_nearest": Price(each(3, 650), _rounds(21, 46), lambda a: {(BATCH, 0): 1}),
         "lt": Price(lambda a: (round((58 + 5.7 * a.bits) * a.n),) * 3, _rounds(19, 188)),
         "reveal": Price(lambda a: tuple(101000 + round(r * a.n) for r in (36, 62, 36)), fixed(29, 28, 28)),
     },

@@ -20,7 +20,23 @@ def _ring_comparison(a: Amount) -> PerParty:
     """Sign bit of `bits`-bit values: three-way split, carry tree on packed bits, conversion of the bit to the ring."""
     if a.bits < 3:
         return (8 * a.n + a.words,) * 3
-    return (8 * a.n + (4 * a.bits - 8 - lg(a.bits - 1)) * a.words,) * 3
+    if a.n > 4:
+        return (8 * a.n + (4 * a.bits - 8 - lg(a.bits - 1)) * a.words,) * 3
+    return (8 * a.n + sum(-(-ands * 2 ** lg(a.n) // 8) for ands in _carry_levels(a.bits - 1)),) * 3
+
+
+def _carry_levels(bits: int) -> list[int]:
+    """ANDs per element in every level of a comparison: of up to four elements several ANDs share a byte.
+
+    The first level adds up three summands; then pairs of neighbours are joined, which takes three ANDs, two where the
+    lowest is among them, and one less again the first time it is.
+    """
+    levels, alone = [bits], True
+    while bits > 1:
+        pairs, odd = divmod(bits, 2)
+        levels.append(3 * pairs - (1 - odd) - int(alone))
+        bits, alone = pairs + odd, bool(odd)
+    return levels
 
 
 def _ring_nearest(a: Amount) -> PerParty:

@@ -76,7 +76,14 @@ HEMI = [
     (lt(10**4, 14), (12824676, 13594724)), (lt(10**4, 49), (30572980, 32743860)),
 ]  # fmt: skip
 TEMI = [(mul, (4194848, 4194848)), (matmul(16, 128, 128), (70263296, 70263296)), (trunc(1000), (1795730, 1840786))]
+# (bits, elements) -> bytes of each party: up to four elements share bytes
+FEW_COMPARED = {
+    (3, 1): 10, (4, 2): 19, (6, 4): 40, (7, 4): 42, (12, 1): 15, (12, 2): 27, (12, 3): 44, (12, 5): 76, (13, 4): 53,
+    (15, 1): 17, (19, 4): 65, (24, 1): 20, (24, 2): 38, (24, 3): 67, (24, 8): 147, (24, 9): 238, (28, 1): 24,
+    (33, 2): 48, (40, 1): 29, (40, 2): 55, (40, 3): 98, (40, 5): 186,
+}  # fmt: skip
 RING = [(mul, (81920,) * 3), (trunc(N), (81920, 163840, 81920)), (lt(1024, 16), (14848,) * 3)]
+RING += [(lt(n, bits), (sent,) * 3) for (bits, n), sent in FEW_COMPARED.items()]
 MEASURED = [(p, *entry) for p, table in
             {"ring": RING, "dealer-ring": DEALER, "semi2k": SEMI2K, "hemi": HEMI, "temi": TEMI,
              "rep4-ring": REP4}.items()
