@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from unittest.mock import patch
 
 import numpy as np
 import torch
 
-import mpcc.compiler.pipeline as pipeline
 from benchmarks.parties import Measurement, measure
 from benchmarks.subjects import Subject
 from mpcc.backends.emulator import run as emulate
@@ -21,8 +18,7 @@ from mpcc.compiler.capture import Captured, capture
 from mpcc.compiler.cost import estimate
 from mpcc.compiler.fixed import decode
 from mpcc.compiler.pipeline import Compiled, Options, compile_model
-from mpcc.compiler.ring import RingGraph
-from mpcc.passes.choose_truncations import Choice
+from mpcc.compiler.savings import measured_savings
 from mpcc.program import Program
 from mpcc.streams import encoded, shared_inputs
 
@@ -112,38 +108,6 @@ def _real(built: Built, integers: np.typing.NDArray[np.int64], index: int) -> to
 
 
 # ** with a pass switched off **
-def _unfolded(graph: object) -> tuple[object, dict[str, torch.Tensor], dict[str, object]]:
-    return graph, {}, {}
-
-
-def _unhoisted(graph: object) -> tuple[object, tuple[()]]:
-    return graph, ()
-
-
-def _unchosen(ring: RingGraph, magnitudes: object, budget: float) -> tuple[RingGraph, Choice | None]:
-    return ring, None
-
-
-def _same(graph: object) -> object:
-    return graph
-
-
-SWITCHES = {
-    "fold_affine": _unfolded,
-    "merge_rescales": _same,
-    "absorb_factors": _same,
-    "choose_truncations": _unchosen,
-    "roll_layers": _same,
-}
-
-
-@contextmanager
-def switched_off(name: str) -> Iterator[None]:
-    """The compiler without one of its passes."""
-    with patch.object(pipeline, name, SWITCHES[name]):
-        yield
-
-
 @dataclass(frozen=True)
 class Estimated:
     """What the cost model says, for ablations: nothing was run."""
@@ -157,18 +121,12 @@ class Estimated:
 
 def ablate(subject: Subject, profile: str) -> list[Estimated]:
     """The estimated cost with all passes, and with each one switched off in turn."""
-    model = captured(subject)
-    return [_estimated(subject, model, profile, name) for name in ("", *SWITCHES)]
-
-
-def _estimated(subject: Subject, model: Captured, profile: str, name: str) -> Estimated:
-    try:
-        if name:
-            with switched_off(name):
-                compiled = compile_model(model, subject.partition, subject.calibration, Options(profile=profile))
-        else:
-            compiled = compile_model(model, subject.partition, subject.calibration, Options(profile=profile))
-    except Exception as error:  # a program that does not compile without a pass is a finding too
-        return Estimated(name, 0, 0, 0, f"{type(error).__name__}: {error}")
-    cost = estimate(compiled.ring, "ring")
-    return Estimated(name, cost.bytes_online, cost.rounds, len(compiled.source.text))
+    model, options = captured(subject), Options(profile=profile)
+    compiled = compile_model(model, subject.partition, subject.calibration, options)
+    cost, source = estimate(compiled.ring, options.protocol), len(compiled.source.text)
+    found = measured_savings(model, subject.partition, subject.calibration, compiled)
+    return [
+        Estimated("", cost.bytes_online, cost.rounds, source),
+        *(Estimated(s.without, cost.bytes_online + s.bytes, cost.rounds + s.rounds, source + s.source_bytes, s.problem)
+          for s in found),
+    ]  # fmt: skip

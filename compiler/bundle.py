@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 
 from mpcc.compiler.bundle_files import Staged, install, path_pair
 from mpcc.compiler.capture import Captured
+from mpcc.compiler.cost import network_of
 from mpcc.compiler.errors import BundleError, InternalError, MpccError
 from mpcc.compiler.ir import Graph, Node, without_dead_nodes
 from mpcc.compiler.manifest import (
@@ -44,6 +45,7 @@ from mpcc.compiler.manifest import (
 from mpcc.compiler.pipeline import Compiled
 from mpcc.compiler.ring import RingGraph
 from mpcc.compiler.ring_text import parse_ring, print_ring
+from mpcc.compiler.savings import Saving
 from mpcc.compiler.text import parse_graph, print_graph
 from mpcc.passes.recover_lora import Recovered
 
@@ -83,8 +85,8 @@ class Bundle:
 
 
 # ** from the compiler **
-def pack(model: Captured, compiled: Compiled) -> Bundle:
-    """Split what was compiled by who may have it.
+def pack(model: Captured, compiled: Compiled, savings: Iterable[Saving] = ()) -> Bundle:
+    """Split what was compiled by who may have it; `savings` is what each pass earned.
 
     Raises:
         MpccError: an output depends on nothing but the provider's weights.
@@ -92,7 +94,7 @@ def pack(model: Captured, compiled: Compiled) -> Bundle:
     layout, tensors = compiled.source.layout, compiled.tensors
     private, public = placed_weights(layout.private), placed_weights(layout.public)
     client = _client_graph(compiled)
-    manifest = _manifest(model, compiled, private, public)
+    manifest = _manifest(model, compiled, private, public, savings)
     return Bundle(
         manifest,
         compiled.source.text,
@@ -105,12 +107,13 @@ def pack(model: Captured, compiled: Compiled) -> Bundle:
     )
 
 
-def _manifest(model: Captured, compiled: Compiled, private: tuple[Placed, ...], public: tuple[Placed, ...]) -> Manifest:
+def _manifest(model: Captured, compiled: Compiled, private: tuple[Placed, ...], public: tuple[Placed, ...],
+              savings: Iterable[Saving]) -> Manifest:  # fmt: skip
     options, settings = compiled.options, compiled.settings
     return Manifest(
         mpcc=metadata.version("mpcc"),
         protocol=options.protocol,
-        network=options.network,
+        network=network_of(options.network),
         ring_bits=compiled.ring.ring_bits,
         frac_bits=settings.frac_bits,
         weight_frac_bits=settings.weight_frac_bits,
@@ -129,6 +132,8 @@ def _manifest(model: Captured, compiled: Compiled, private: tuple[Placed, ...], 
         local_truncations=compiled.truncations.local_elements if compiled.truncations else 0,
         failure_probability=compiled.truncations.failure_probability if compiled.truncations else 0.0,
         low_rank=tuple(_low_rank(r) for r in compiled.low_rank),
+        alternatives=compiled.alternatives,
+        savings=tuple(savings),
     )
 
 

@@ -13,9 +13,12 @@ from typing import Any
 
 from mpcc.backends.mp_spdz.weights import Region
 from mpcc.compiler.capture import Captured
+from mpcc.compiler.choose import Alternative
+from mpcc.compiler.cost import Network, network_of
 from mpcc.compiler.errors import BundleError
 from mpcc.compiler.ir import Graph
 from mpcc.compiler.partition import Evidence
+from mpcc.compiler.savings import Saving
 from mpcc.compiler.used_forms import UsedForm
 
 FORMAT, FORMAT_VERSION = "mpcc-bundle", 1
@@ -72,7 +75,7 @@ class Manifest:
 
     mpcc: str
     protocol: str
-    network: str
+    network: Network  # what it was compiled for
     ring_bits: int
     frac_bits: int
     weight_frac_bits: int
@@ -91,6 +94,8 @@ class Manifest:
     local_truncations: int = 0  # elements per inference
     failure_probability: float = 0.0  # of all local truncations of an inference together
     low_rank: tuple[LowRank, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()  # forms of the program that were considered; empty in old bundles
+    savings: tuple[Saving, ...] = ()  # what each pass saves; empty unless asked for
 
     @property
     def private_elements(self) -> int:
@@ -202,16 +207,26 @@ def from_text(text: str, where: str) -> tuple[Manifest, dict[str, str]]:
 def _parsed(table: Mapping[str, Any]) -> Manifest:
     known = {f.name for f in fields(Manifest)}
     values: dict[str, Any] = {k: v for k, v in table.items() if k in known}
-    parts = {
+    parts: dict[str, type[Any]] = {
         "inputs": InputSpec, "outputs": OutputSpec, "private_weights": Placed, "public_weights": Placed,
         "evidence": Evidence, "approximations": UsedForm,
     }  # fmt: skip
     for key, cls in parts.items():
         values[key] = tuple(cls(**_shaped(entry)) for entry in table[key])
-    values["low_rank"] = tuple(LowRank(**entry) for entry in table.get("low_rank", ()))
+    # not in the first bundles
+    later: dict[str, type[Any]] = {"low_rank": LowRank, "alternatives": Alternative, "savings": Saving}
+    for key, cls in later.items():
+        values[key] = tuple(cls(**entry) for entry in table.get(key, ()))
+    values["network"] = network_in(table)
     values["client_order"] = tuple(str(n) for n in table["client_order"])
     values["labels"] = {int(k): str(v) for k, v in table["labels"].items()}
     return Manifest(**values)
+
+
+def network_in(table: Mapping[str, Any]) -> Network:
+    """The network of a manifest; the first bundles have the name of a preset only."""
+    entry = table["network"]
+    return network_of(entry) if isinstance(entry, str) else Network(**entry)
 
 
 def _shaped(entry: Mapping[str, Any]) -> dict[str, Any]:

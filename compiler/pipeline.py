@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -13,10 +13,11 @@ from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.backends.mp_spdz.emitter import Source, emit
 from mpcc.compiler.approximations import CHANGING, FAITHFUL
 from mpcc.compiler.capture import Captured
-from mpcc.compiler.cost import estimate
+from mpcc.compiler.choose import Alternative, choose
+from mpcc.compiler.cost import Cost, Network, estimate, network_of
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.ir import Graph, without_dead_nodes
-from mpcc.compiler.lower import lower
+from mpcc.compiler.lower import Lowered, lower
 from mpcc.compiler.lowering import Settings
 from mpcc.compiler.magnitudes import truncation_magnitudes
 from mpcc.compiler.partition import Evidence, Partition, check_base, labels_of
@@ -24,6 +25,7 @@ from mpcc.compiler.ranges import calibrate
 from mpcc.compiler.ring import RingGraph
 from mpcc.compiler.supported import check_secure
 from mpcc.compiler.used_forms import UsedForm
+from mpcc.compiler.variants import PROFILES, VARIANTS, base_settings, formats_for, weight_bound
 from mpcc.compiler.verify_ring import verify
 from mpcc.compiler.visibility import infer
 from mpcc.passes.absorb_factors import absorb_factors
@@ -47,27 +49,10 @@ Stage = Callable[[str], None]
 Profiler = Callable[[RingGraph], Mapping[str, float]]
 
 
-@dataclass(frozen=True)
-class Profile:
-    """Fixed-point formats; `lean` chooses local truncations where the failure budget of 2^-failure_bits allows."""
-
-    frac_bits: int
-    weight_frac_bits: int
-    lean: bool = False
-    wide: bool = False
-    tight: bool = False
-    failure_bits: int = 20
-    inner_frac_bits: int = 20
-
-
-PROFILES: Mapping[str, Profile] = {
-    "safe": Profile(16, 16, wide=True),
-    "default": Profile(13, 15, lean=True, inner_frac_bits=17),
-    "fast": Profile(13, 15, lean=True, tight=True, failure_bits=16, inner_frac_bits=16),
-}
-
-NARROW_INNER_FRAC_BITS = 15
-NEARLY = 1.02  # more precise formats are taken as long as they cost at most this much more
+# what can be switched off, to see what it saves; see `Options.without`
+SWITCHABLE = ("narrow_reads", "fold_affine", "merge_rescales", "absorb_factors", "choose_truncations", "defer_rescales",
+              "roll_layers")  # fmt: skip
+NOTHING: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -75,7 +60,7 @@ class Options:
     """Everything that the user may choose; see `mpcc.compile`."""
 
     protocol: str = "ring"
-    network: str = "lan"
+    network: str | Path | Network = "lan"  # what the program is to be fast on: a preset, a TOML file, a Network
     output: str = "logits"
     profile: str = "safe"
     frac_bits: int | None = None  # None: what the profile says
@@ -85,6 +70,7 @@ class Options:
     approximations: Mapping[str, str] | None = None
     public_inputs: tuple[str, ...] = ()
     recover_lora: int | float | None = None  # rank, or error; see passes/recover_lora.py
+    without: frozenset[str] = NOTHING  # passes of SWITCHABLE to leave out
 
 
 @dataclass(frozen=True)
@@ -107,13 +93,27 @@ class Compiled:
     truncations: Choice | None = None
     low_rank: tuple[Recovered, ...] = ()
     used: tuple[UsedForm, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of the program inside MPC, scheduled, and what an inference costs in it."""
+
+    settings: Settings
+    used: tuple[UsedForm, ...]
+    ring: RingGraph
+    truncations: Choice | None
+    cost: Cost
 
 
 def compile_model(model: Captured, partition: Partition, calibration: Sequence[Mapping[str, torch.Tensor]],
-                  options: Options, stage: Stage = lambda name: None) -> Compiled:  # fmt: skip
+                  options: Options, stage: Stage = lambda name: None, form: Settings | None = None,
+                  ) -> Compiled:  # fmt: skip
     """Run all stages on a captured model.
 
-    `calibration` are inputs for ranges; `stage` is called with the name of each stage as it begins.
+    `calibration` are inputs for ranges; `stage` is called with the name of each stage as it begins; with `form` that
+    one is made, and nothing is chosen.
 
     Raises:
         MpccError: see the stages; nothing is written here.
@@ -131,7 +131,7 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     graph = assign_roles(model.graph, options)
     graph = choose_outputs(graph, options.output)
     graph, tensors = canonicalise(graph, model.tensors)
-    graph = prepare_masks(narrow_reads(graph))
+    graph = prepare_masks(graph if "narrow_reads" in options.without else narrow_reads(graph))
 
     stage("infer")
     labels = labels_of(evidence)
@@ -140,7 +140,7 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     check_secure(graph)
 
     stage("rewrite")
-    folded, constants, recovered = fold_affine(graph)
+    folded, constants, recovered = (graph, {}, {}) if "fold_affine" in options.without else fold_affine(graph)
     folded = infer(folded, labels)
     tensors |= constants
     working, prepared = hoist_prepared(folded)
@@ -153,26 +153,49 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     regions = cut(working)
 
     stage("lower")
-    region = roll_layers(regions.mpc)
-    candidates = [(settings, lower(region, settings)) for settings in settings_for(options, regions, tensors)]
+    region = regions.mpc if "roll_layers" in options.without else roll_layers(regions.mpc)
+    base = base_settings(options, regions, tensors) if form is None else form
+    base = replace(base, weight_bound=weight_bound(regions, tensors))
+    profile = partial(truncation_magnitudes, client=regions.client, tensors=tensors, samples=calibration)
 
     stage("schedule")
-    budget = budget_of(options) if dialect.local_trunc else 0.0
-    profile = partial(truncation_magnitudes, client=regions.client, tensors=tensors, samples=calibration)
-    scheduled = [
-        (settings, lowered.used, *schedule(lowered.ring, settings, budget, profile)) for settings, lowered in candidates
-    ]
-    costs = [bytes_of(ring, options) for _, _, ring, _ in scheduled]
-    settings, used, ring, choice = next(
-        s for s, cost in zip(scheduled, costs, strict=True) if cost <= NEARLY * min(costs)
-    )
-    verify(ring, final=True)
+    make = maker(region, options, budget_of(options) if dialect.local_trunc else 0.0, profile)
+    chosen, alternatives = (make(base), ()) if form is not None else choose(
+        base, formats_for(options, base), VARIANTS, make, partial(rough_cost, region, options))  # fmt: skip
+    verify(chosen.ring, final=True)
 
     stage("emit")
-    source = emit(ring, protocol=options.protocol, title="mpcc program", truncation=options.truncation,
+    source = emit(chosen.ring, protocol=options.protocol, title="mpcc program", truncation=options.truncation,
                   compile_hint=f"compile.py {' '.join(dialect.compile_options)}", parties=dialect.parties)  # fmt: skip
-    return Compiled(graph, tuple(evidence), regions, ring, source, tensors, settings, options, recovered, choice,
-                    low_rank, used)  # fmt: skip
+    return Compiled(graph, tuple(evidence), regions, chosen.ring, source, tensors, chosen.settings, options, recovered,
+                    chosen.truncations, low_rank, chosen.used, alternatives)  # fmt: skip
+
+
+def maker(region: Graph, options: Options, budget: float, profile: Profiler) -> Callable[[Settings], Form]:
+    """What lowers, schedules and prices the region in given settings; equal programs are scheduled once."""
+    made: list[tuple[Lowered, bool, bool, Form]] = []  # lowered, lean, local truncations deferred
+
+    def make(settings: Settings) -> Form:
+        lowered = lower(region, settings)
+        for known, lean, deferred, form in made:
+            if (known.ring, lean, deferred) == (lowered.ring, settings.lean, settings.defer_local):
+                return replace(form, settings=settings)
+        ring, truncations = schedule(lowered.ring, settings, budget, profile, options.without)
+        cost = estimate(ring, options.protocol, network=options.network)
+        form = Form(settings, lowered.used, ring, truncations, cost)
+        made.append((lowered, settings.lean, settings.defer_local, form))
+        return form
+
+    return make
+
+
+def rough_cost(region: Graph, options: Options, settings: Settings) -> Cost:
+    """What a form would cost with every truncation in place and none of them local: nothing has to be run for it."""
+    variant = "nearest" if settings.truncation == "nearest" else "safe"
+    merged = _merged(lower(region, settings).ring, options.without)
+    merged = defer_rescales(merged) if settings.defer_local and "defer_rescales" not in options.without else merged
+    placed = _placed(merged, variant=variant, without=options.without)
+    return estimate(placed, options.protocol, network=options.network)
 
 
 def budget_of(options: Options) -> float:
@@ -181,36 +204,39 @@ def budget_of(options: Options) -> float:
     return 2.0**-bits
 
 
-def schedule(ring: RingGraph, settings: Settings, budget: float = 0.0,
-             profile: Profiler = lambda ring: {}) -> tuple[RingGraph, Choice | None]:  # fmt: skip
-    """Merge and defer requests for a scale and place truncations.
+def schedule(ring: RingGraph, settings: Settings, budget: float = 0.0, profile: Profiler = lambda ring: {},
+             without: Set[str] = NOTHING) -> tuple[RingGraph, Choice | None]:  # fmt: skip
+    """Merge and defer requests for a scale and place truncations, `without` some of the passes.
 
     Of `lean` settings as many are local as `budget` allows, by the magnitudes that `profile` finds in a placed program;
-    only what stays safe is deferred.
+    only what stays safe is deferred, unless the settings say otherwise.
     """
     variant = "nearest" if settings.truncation == "nearest" else "safe"
-    merged = _merged(ring)
-    if not settings.lean or budget == 0.0:
-        return _placed(defer_rescales(merged), variant), None
-    placed = _placed(merged, variant)
+    merged, place = _merged(ring, without), partial(_placed, variant=variant, without=without)
+
+    def defer(only: Set[str] | None = None) -> RingGraph:
+        return merged if "defer_rescales" in without else defer_rescales(merged, only)
+
+    if not settings.lean or budget == 0.0 or "choose_truncations" in without:
+        return place(defer()), None
+    if settings.defer_local:
+        placed = place(defer())
+        return choose_truncations(placed, profile(placed), budget)
+    placed = place(merged)
     chosen, choice = choose_truncations(placed, profile(placed), budget)
     safe = {n.name for n, _ in chosen.walk() if n.op == "trunc" and n.attr("variant") == "safe"}
-    return apply_choice(_placed(defer_rescales(merged, safe), variant), choice)
+    return apply_choice(place(defer(safe)), choice)
 
 
-def _merged(ring: RingGraph) -> RingGraph:
+def _merged(ring: RingGraph, without: Set[str]) -> RingGraph:
     verify(ring)
-    return ring_dead_code(merge_rescales(merge_rescales(ring)))
+    return ring if "merge_rescales" in without else ring_dead_code(merge_rescales(merge_rescales(ring)))
 
 
-def _placed(ring: RingGraph, variant: str) -> RingGraph:
+def _placed(ring: RingGraph, *, variant: str, without: Set[str]) -> RingGraph:
     verify(ring)
-    return ring_dead_code(absorb_factors(place_truncations(ring, variant=variant)))
-
-
-def bytes_of(ring: RingGraph, options: Options) -> int:
-    """Bytes of one inference over all parties."""
-    return estimate(ring, options.protocol, network=options.network).bytes_online
+    placed = place_truncations(ring, variant=variant)
+    return ring_dead_code(placed if "absorb_factors" in without else absorb_factors(placed))
 
 
 def check_options(options: Options) -> None:
@@ -221,6 +247,9 @@ def check_options(options: Options) -> None:
         value = getattr(options, key)
         if value not in allowed:
             raise MpccError(f"unknown {key} {value!r}", todo=f"choose one of: {', '.join(allowed)}")
+    network_of(options.network)
+    if unknown := options.without - set(SWITCHABLE):
+        raise MpccError(f"the pass {min(unknown)} cannot be left out", todo=f"choose from: {', '.join(SWITCHABLE)}")
     for op, form in (options.approximations or {}).items():
         allowed_forms = {FAITHFUL[op], *CHANGING[op]} if op in FAITHFUL else set()
         if form not in allowed_forms:
@@ -248,45 +277,3 @@ def choose_outputs(graph: Graph, output: str) -> Graph:
         return graph
     chosen = [o for o in graph.outputs if o[0] == "logits"] or [graph.outputs[0]]
     return without_dead_nodes(Graph(graph.nodes, tuple(chosen)))
-
-
-def settings_for(options: Options, regions: Regions, tensors: Mapping[str, torch.Tensor]) -> list[Settings]:
-    """The formats among which the cheapest program is chosen, the most precise first.
-
-    Where the failure budget allows few local truncations, as in large models, the lean forms only add truncations: then
-    more bits, or few enough to leave out more truncations, cost less.
-    """
-    profile = PROFILES[options.profile]
-    lean = profile.lean and options.truncation != "nearest"
-    base = Settings(
-        frac_bits=options.frac_bits or profile.frac_bits,
-        weight_frac_bits=options.weight_frac_bits or profile.weight_frac_bits,
-        lean=lean,
-        wide=profile.wide,
-        tight=profile.tight,
-        inner_frac_bits=profile.inner_frac_bits,
-        weight_bound=weight_bound(regions, tensors),
-        truncation=options.truncation,
-        approximations=dict(options.approximations or {}),
-    )
-    if not lean or options.frac_bits or options.weight_frac_bits:
-        return [base]
-    precise = PROFILES["safe"]
-    wider = replace(base, lean=False, frac_bits=precise.frac_bits, weight_frac_bits=precise.weight_frac_bits,
-                    inner_frac_bits=precise.inner_frac_bits)  # fmt: skip
-    narrower = replace(base, weight_frac_bits=base.weight_frac_bits - 1, inner_frac_bits=NARROW_INNER_FRAC_BITS)
-    return [wider, base, narrower]
-
-
-def weight_bound(regions: Regions, tensors: Mapping[str, torch.Tensor]) -> float:
-    """One power of two that bounds every weight inside MPC."""
-    largest = 0.0
-    for node in regions.mpc:
-        if node.op in ("param", "constant"):
-            tensor = tensors[str(node.attr("tensor"))]
-            if tensor.is_floating_point() and tensor.numel():
-                value = float(tensor.abs().max())
-                if not math.isfinite(value):
-                    raise MpccError(f"the weight {node.attr('tensor')} holds a value that is not finite")
-                largest = max(largest, value)
-    return 2.0 ** max(3, math.ceil(math.log2(largest)) if largest else 0)

@@ -44,7 +44,7 @@ _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c._
 
 ProgramPath = Annotated[Path, typer.Argument(help="The program, prog.mpc; its bundle prog.mpcc stands beside it.")]
 TracebackFlag = Annotated[bool, typer.Option(TRACEBACK, help="Show where an error comes from.")]
-NetworkChoice = Annotated[str | None, typer.Option(help="lan, wan or local.")]
+NetworkChoice = Annotated[str | None, typer.Option(metavar="NAME|FILE", help="lan, wan, local, or a TOML file.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
@@ -62,7 +62,11 @@ def compile_command(
     protocol: Annotated[
         str, typer.Option(help="ring, dealer-ring, semi2k, hemi, temi, rep4-ring, ps-rep-ring, sy-rep-ring.")
     ] = "ring",
-    network: Annotated[str, typer.Option(help="lan, wan or local: what estimates are for.")] = "lan",
+    network: Annotated[
+        str,
+        typer.Option(metavar="NAME|FILE", help="lan, wan, local or a TOML file: what the program is to be fast on."),
+    ] = "lan",
+    savings: Annotated[bool, typer.Option("--savings", help="Note what each pass saves; takes longer.")] = False,
     approximation: Annotated[list[str] | None, typer.Option(help="e.g. gelu=quad; may be given again.")] = None,
     output: Annotated[str, typer.Option(help="logits (the first output) or all.")] = "logits",
     public_input: Annotated[list[str] | None, typer.Option(help="An input that everybody may learn.")] = None,
@@ -101,7 +105,7 @@ def compile_command(
             public_inputs=public_input or (), frac_bits=frac_bits, truncation=truncation, base=base,
             profile=profile, failure_bits=failure_bits,
             calibrate_random=calibrate_random, allow_pickle=allow_pickle, truncate=truncate,
-            recover_lora=_rank_or_error(recover_lora), progress=stage,
+            recover_lora=_rank_or_error(recover_lora), savings=savings, progress=stage,
         )  # fmt: skip
         stage("write")
         program.save(out)
@@ -122,7 +126,7 @@ def _summary(program: Program, out: Path) -> None:
     console.print(f"{total - public} private and {public} public weights; {counts['mpc']} operations in MPC, "
                   f"{counts['client']} at the client, {counts['provider']} at the provider", markup=False)  # fmt: skip
     console.print(f"{size(cost.bytes_online)} and {cost.rounds:,} rounds per inference, about {cost.seconds:.2f} s of "
-                  f"network time on {cost.network}", markup=False)  # fmt: skip
+                  f"network time on {cost.network.name}", markup=False)  # fmt: skip
 
 
 @app.command()
@@ -237,19 +241,45 @@ def explain(
     node: Annotated[
         str | None, typer.Argument(help="A node, weight or layer; without it, all nodes are listed.")
     ] = None,
+    alternatives: Annotated[
+        bool, typer.Option("--alternatives", help="The forms of the program that were considered, and why one won.")
+    ] = False,
+    as_json: JsonFlag = False,
     traceback: TracebackFlag = False,
 ) -> None:
-    """Say why a node is computed where it is."""
+    """Say why a node is computed where it is, or why the program has the form it has."""
     loaded = _load(program)
-    if node is not None:
-        print("\n".join(loaded.explain(node)))
+    if alternatives:
+        _explain_alternatives(loaded, as_json)
         return
+    lines = loaded.explain(node) if node is not None else _sites(loaded)
+    print(json.dumps(lines, indent=1) if as_json else "\n".join(lines))
+
+
+def _explain_alternatives(program: Program, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from mpcc.compiler.choose import sentence
+    from mpcc.report import show_alternatives
+
+    manifest = program.bundle.manifest
+    if as_json:
+        why = sentence(manifest.alternatives, manifest.network.name)
+        print(json.dumps({"network": asdict(manifest.network), "why": why,
+                          "alternatives": [asdict(a) for a in manifest.alternatives]}, indent=1))  # fmt: skip
+        return
+    show_alternatives(_console(), manifest)
+
+
+def _sites(program: Program) -> list[str]:
+    """All operations by where they are computed."""
+    lines = []
     for site in ("compile", "client", "provider", "mpc"):
-        nodes = [n for n in loaded.bundle.graph.operations() if n.site == site]
+        nodes = [n for n in program.bundle.graph.operations() if n.site == site]
         if nodes:
-            print(f"{'public, when compiled' if site == 'compile' else site}: {len(nodes)} operations")
-            for n in nodes:
-                print(f"  {n.name} = {n.op}  {n.origin.layer}")
+            lines.append(f"{'public, when compiled' if site == 'compile' else site}: {len(nodes)} operations")
+            lines += [f"  {n.name} = {n.op}  {n.origin.layer}" for n in nodes]
+    return lines
 
 
 party_commands.register(app)

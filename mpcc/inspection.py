@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from mpcc.backends.mp_spdz.dialects import dialect_of
-from mpcc.compiler.cost import PROTOCOLS, Row
+from mpcc.compiler.cost import PROTOCOLS, Network, Row
 from mpcc.compiler.manifest import Manifest
 from mpcc.compiler.partition import Evidence
 from mpcc.compiler.ring import RingGraph
@@ -54,7 +55,7 @@ class Role:
     learns: tuple[str, ...]
 
 
-def inspection(program: Program, network: str | None = None) -> dict[str, object]:
+def inspection(program: Program, network: str | Path | Network | None = None) -> dict[str, object]:
     """All of it, ready for JSON; `network` as in `Program.cost`."""
     bundle, manifest = program.bundle, program.bundle.manifest
     cost = program.cost(network)
@@ -86,6 +87,8 @@ def inspection(program: Program, network: str | None = None) -> dict[str, object
         "cost": cost.to_json() | summed,
         "approximations": [asdict(a) for a in manifest.approximations],
         "low_rank": [asdict(r) for r in manifest.low_rank],
+        "alternatives": [asdict(a) for a in manifest.alternatives],
+        "savings": [asdict(s) for s in manifest.savings],
         "source": {"lines": bundle.source.count("\n"), "bytes": len(bundle.source.encode())},
     }
 

@@ -279,9 +279,10 @@ def _tell(served: Served, cost: Cost, role: str, stored: bool, as_json: bool) ->
 def _estimate(source: Path) -> Cost:
     """The estimate from the shared files alone."""
     from mpcc.compiler.cost import estimate
+    from mpcc.compiler.manifest import network_in
     from mpcc.compiler.ring_text import parse_ring
 
     bundle = source.with_suffix(".mpcc")
     manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
     ring = parse_ring((bundle / "ring.ir").read_text("utf-8"))
-    return estimate(ring, manifest["protocol"], network=manifest["network"])
+    return estimate(ring, manifest["protocol"], network=network_in(manifest))

@@ -18,13 +18,14 @@ from mpcc.compiler.bundle import Bundle, ClientPart, pack  # fmt: skip
 from mpcc.compiler.bundle import load as load_bundle
 from mpcc.compiler.bundle import save as save_bundle
 from mpcc.compiler.capture import Captured, Inputs, capture, save_model
-from mpcc.compiler.cost import NETWORKS, Cost, Row, estimate
+from mpcc.compiler.cost import Cost, Network, Row, estimate, network_of
 from mpcc.compiler.errors import BundleError, EngineError, MpccError
 from mpcc.compiler.fixed import decode
 from mpcc.compiler.interpret import run_graph
 from mpcc.compiler.manifest import input_specs
 from mpcc.compiler.partition import Partition
 from mpcc.compiler.pipeline import Options, check_options, compile_model
+from mpcc.compiler.savings import measured_savings
 from mpcc.compiler.visibility import why
 from mpcc.inputs import prepare_inputs, random_inputs
 from mpcc.streams import encoded, stream
@@ -67,10 +68,11 @@ class Program:
         """The MP-SPDZ program text."""
         return self.bundle.source
 
-    def cost(self, network: str | None = None, by: str | None = None) -> Cost:
-        """What one inference will cost on `network` ("lan" | "wan" | "local"; default: the one compiled for).
+    def cost(self, network: str | Path | Network | None = None, by: str | None = None) -> Cost:
+        """What one inference will cost on `network`; default: the one compiled for.
 
-        With `by` ("layer" | "operation" | "primitive") the rows are summed up by it.
+        A network is "lan", "wan", "local", or a TOML file (see compiler/cost/network.py). With `by`
+        ("layer" | "operation" | "primitive") the rows are summed up by it.
         """
         manifest = self.bundle.manifest
         cost = estimate(self.bundle.ring, manifest.protocol, network=network or manifest.network)
@@ -231,7 +233,7 @@ class Program:
         todo = f"near: {', '.join(near)}" if near else "list them with: mpcc explain PROGRAM"
         raise MpccError(f"the program has no node, weight or layer {node!r}", todo=todo)
 
-    def to_json(self, network: str | None = None) -> dict[str, object]:
+    def to_json(self, network: str | Path | Network | None = None) -> dict[str, object]:
         """Everything `mpcc inspect --json` prints."""
         from mpcc.inspection import inspection
 
@@ -295,7 +297,7 @@ def compile(
     calibration: Sequence[Mapping[str, object]] | None = None,
     *,
     protocol: str = "ring",
-    network: str = "lan",
+    network: str | Path | Network = "lan",
     approximations: Mapping[str, str] | None = None,
     output: str = "logits",
     sequence_length: int | None = None,
@@ -310,6 +312,7 @@ def compile(
     allow_pickle: bool = False,
     truncate: bool = False,
     recover_lora: int | float | None = None,
+    savings: bool = False,
     progress: Progress | None = None,
 ) -> Program:
     """Compile a model to a secure program.
@@ -319,6 +322,8 @@ def compile(
         example_inputs: tensors that fix the shapes; or give `sequence_length` and `batch_size` for a text model.
         partition: which weights are public. Default: with `base`, what is byte-equal to it; otherwise none.
         calibration: inputs like the real ones, for ranges (as `Program.run` takes them, texts included).
+        network: what the program is to be fast on, "lan", "wan", "local" or a TOML file: it decides between forms that
+            trade rounds for bytes.
         approximations: e.g. {"gelu": "quad"}; the default forms are faithful.
         output: "logits" (the model's first output) or "all".
         public_inputs: inputs that every party may learn, e.g. ["attention_mask"].
@@ -334,6 +339,7 @@ def compile(
         truncate: cut calibration texts that are longer than the program.
         recover_lora: find low-rank updates of the base's weights: the rank (a whole number), or the largest error of an
             update as a share of it (below 1); with a base only.
+        savings: note what each pass saves, which takes as long again for each of them.
         progress: called with the name of each stage as it begins.
 
     Raises:
@@ -341,12 +347,12 @@ def compile(
     """
     report = progress or (lambda name: None)
     options = Options(
-        protocol=protocol, network=network, output=output, frac_bits=frac_bits,
+        protocol=protocol, network=network_of(network), output=output, frac_bits=frac_bits,
         truncation=truncation or dialect_of(protocol).truncation,
         profile=profile, failure_bits=failure_bits,
         approximations=approximations, public_inputs=tuple(public_inputs), recover_lora=recover_lora,
     )  # fmt: skip
-    _check_choices(options)
+    check_options(options)  # before any work is done
     report("capture")
     captured = capture(
         model,
@@ -360,7 +366,8 @@ def compile(
         partition = _default_partition(captured, base)
     samples = _samples(captured, calibration, calibrate_random, truncate)
     compiled = compile_model(captured, partition, samples, options, report)
-    return Program(pack(captured, compiled))
+    found = measured_savings(captured, partition, samples, compiled, report) if savings else ()
+    return Program(pack(captured, compiled, found))
 
 
 def load(path: str | Path, roles: Iterable[str] | None = None) -> Program:
@@ -372,13 +379,6 @@ def save(model: torch.nn.Module, path: str | Path, example_inputs: Inputs | None
          tokenizer: object | None = None, *, sequence_length: int | None = None) -> None:  # fmt: skip
     """Write a model so that `mpcc compile` takes it without running code from the file; see `save_model`."""
     save_model(model, path, example_inputs, tokenizer, sequence_length=sequence_length)
-
-
-def _check_choices(options: Options) -> None:
-    """Refuse unknown choices before any work is done."""
-    check_options(options)
-    if options.network not in NETWORKS:
-        raise MpccError(f"unknown network {options.network!r}", todo=f"choose one of: {', '.join(NETWORKS)}")
 
 
 def _default_partition(captured: Captured, base: str | Path | None) -> Partition:

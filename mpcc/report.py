@@ -12,12 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpcc.backends.mp_spdz.dialects import dialect_of
-from mpcc.compiler.cost import NETWORKS, PROTOCOLS
+from mpcc.compiler.choose import sentence
+from mpcc.compiler.cost import PROTOCOLS
 from mpcc.inspection import groups, operations, roles, shared_tensors
 
 if TYPE_CHECKING:
-    from mpcc.compiler.cost import Cost
-    from mpcc.compiler.manifest import LowRank
+    from mpcc.compiler.cost import Cost, Network
+    from mpcc.compiler.manifest import LowRank, Manifest
+    from mpcc.compiler.savings import Saving
     from mpcc.compiler.used_forms import UsedForm
     from mpcc.program import Program, Result
 
@@ -37,7 +39,8 @@ def size(number: float | None) -> str:
 def _table(title: str, *columns: str) -> Table:
     """Numbers stand right: every column whose name is among the known numeric ones."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    numeric = {"tensors", "bytes", "count", "elements", "rounds", "operations", "estimated", "measured"}
+    numeric = {"tensors", "bytes", "MB", "count", "elements", "rounds", "operations", "estimated", "measured",
+               "seconds", "source"}  # fmt: skip
     for column in columns:
         table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
     return table
@@ -48,7 +51,7 @@ def _add(table: Table, *cells: object) -> None:
 
 
 # ** inspect **
-def show_program(console: Console, program: Program, network: str | None, keys: Iterable[str]) -> None:
+def show_program(console: Console, program: Program, network: str | Network | None, keys: Iterable[str]) -> None:
     """Everything about a program: head, evidence, roles, costs, approximations."""
     manifest = program.bundle.manifest
     security = PROTOCOLS[manifest.protocol].security
@@ -77,6 +80,9 @@ def show_program(console: Console, program: Program, network: str | None, keys: 
     if manifest.approximations:
         console.print()
         console.print(_approximations(manifest.approximations))
+    if manifest.savings:
+        console.print()
+        console.print(_savings(manifest.savings))
 
 
 def _signature(program: Program) -> Table:
@@ -141,7 +147,7 @@ def _gives(who: str, program: Program) -> str:
     return f"shares {shared or 'nothing'}; holds {size(facts.weight_bytes)} of public weights"
 
 
-def _costs(program: Program, network: str | None, key: str) -> Table:
+def _costs(program: Program, network: str | Network | None, key: str) -> Table:
     table = _table(f"Cost by {key}", key, "count", "elements", "bytes", "rounds")
     for row in program.cost(network, by=key).rows:
         name = getattr(row, key) or "(the model itself)"
@@ -157,12 +163,10 @@ def _costs(program: Program, network: str | None, key: str) -> Table:
 
 
 def _totals(console: Console, cost: Cost) -> None:
-    bandwidth, delay = NETWORKS[cost.network]
     console.print("[bold]One inference[/bold]")
     console.print(
         f"  {size(cost.bytes_online)} ({cost.bytes_online:,} bytes over all parties), {cost.rounds:,} rounds, about "
-        f"{cost.seconds:.2f} s of network time on {cost.network} "
-        f"({bandwidth / 1e6:g} Mbit/s, {delay * 1e3:g} ms round trip)",
+        f"{cost.seconds:.2f} s of network time on {cost.network}",
         markup=False,
     )
     console.print(f"  offline {size(cost.bytes_offline)}; inputs and outputs {size(cost.input_bytes)}", markup=False)
@@ -174,6 +178,36 @@ def _approximations(used: Iterable[UsedForm]) -> Table:
     for a in used:
         error = "" if a.error is None else f"{a.error:.1e}{' relative' if a.relative else ''}"
         _add(table, a.operation, a.form, a.count, a.domain, error, "CHANGED" if a.changes_model else "kept")
+    return table
+
+
+# ** what was chosen, and what it is worth **
+def show_alternatives(console: Console, manifest: Manifest) -> None:
+    """The forms of the program that were considered for its network, and in one sentence why one won."""
+    if not manifest.alternatives:
+        console.print(
+            "The bundle does not say what else was considered: there was no choice, or an older mpcc made it."
+        )
+        return
+    table = _table(f"Forms considered for {manifest.network}", "", "form", "MB", "rounds", "seconds", "difference")
+    for a in manifest.alternatives:
+        mark = "*" if a.chosen else ""
+        _add(table, mark, a.name, f"{a.bytes / 1e6:.3f}", f"{a.rounds:,}", f"{a.seconds:.4g}", a.why)
+    console.print(table)
+    console.print()
+    for a in manifest.alternatives:
+        console.print(f"  {a.name}: {a.reason}", markup=False)
+    console.print()
+    console.print(sentence(manifest.alternatives, manifest.network.name), markup=False)
+
+
+def _savings(found: Iterable[Saving]) -> Table:
+    table = _table("What each pass saves of an inference, estimated", "without", "bytes", "rounds", "source", "")
+    for s in found:
+        if s.problem:
+            _add(table, s.without, "", "", "", f"does not compile: {s.problem}")
+        else:
+            _add(table, s.without, f"{s.bytes:+,}", f"{s.rounds:+,}", f"{s.source_bytes:+,} B", "")
     return table
 
 
@@ -211,7 +245,7 @@ def _comparison(result: Result) -> Table:
         _add(table, f"  sent by the {name}", f"{own:,}", f"{by_party[number]:,}" if number < len(by_party) else "none")
     _add(table, "  of these offline", f"{estimated.bytes_offline:,}", "" if estimated.bytes_offline else "0")
     _add(table, "rounds", f"{estimated.rounds:,}", sent[1])
-    _add(table, "seconds", f"{estimated.seconds:.2f} (network, {estimated.network})", f"{seconds:.2f}")
+    _add(table, "seconds", f"{estimated.seconds:.2f} (network, {estimated.network.name})", f"{seconds:.2f}")
     _add(table, "bytes of inputs and outputs", f"{estimated.input_bytes:,}", sent[2])
     _add(table, "bytes to share the weights", f"{estimated.provisioning_bytes:,}", sent[3])
     return table

@@ -46,7 +46,7 @@ def session_rows(served: Served, estimated: Cost, stored: bool) -> list[Row]:
     rounds = estimated.rounds if everybody else max(estimated.rounds_by_party[p] for p in served.players)
     rows.append(_numbers("rounds", rounds, [m.rounds for m in measured]))
     seconds = [m.seconds for m in measured]
-    rows.append(("seconds", f"{estimated.seconds:.2f} (network, {estimated.network})", f"{_mean(seconds):.2f}",
+    rows.append(("seconds", f"{estimated.seconds:.2f} (network, {estimated.network.name})", f"{_mean(seconds):.2f}",
                  f"{sum(seconds):.2f}"))  # fmt: skip
     around = estimated.input_bytes if everybody else None
     rows.append(_numbers("bytes of inputs and outputs", around, [m.input_bytes for m in measured]))

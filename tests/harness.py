@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 import torch
@@ -22,9 +22,10 @@ from mpcc.compiler.verify_ring import verify
 MODES = ("nearest", "probabilistic")
 
 
-def scheduled(ring: RingGraph, variant: str = "safe") -> RingGraph:
+def scheduled(ring: RingGraph, variant: str = "safe", without: Set[str] = frozenset()) -> RingGraph:
     """The schedule stage of the pipeline, verified before and after."""
-    result, _ = schedule(ring, Settings(truncation="nearest" if variant == "nearest" else "probabilistic"))
+    settings = Settings(truncation="nearest" if variant == "nearest" else "probabilistic")
+    result, _ = schedule(ring, settings, without=without)
     verify(result, final=True)
     return result
 
@@ -54,11 +55,13 @@ def run_ring(ring: RingGraph, values: Mapping[str, np.ndarray], tensors: Mapping
     return {name: decode(v, scales[name]) for name, v in outputs.items()}
 
 
-def evaluate(function, x: np.ndarray, *, frac_bits: int, bound: float, mode: str) -> np.ndarray:
+def evaluate(function, x: np.ndarray, *, frac_bits: int, bound: float, mode: str,
+             without: Set[str] = frozenset()) -> np.ndarray:  # fmt: skip
     """`function(builder, x)` of one secret vector on the emulator."""
     b = Builder()
     given = b.input("x", x.shape, frac_bits, bound, "client")
-    ring = scheduled(b.graph([("y", b.reveal(function(b, given), "y"))]), "nearest" if mode == "nearest" else "safe")
+    graph = b.graph([("y", b.reveal(function(b, given), "y"))])
+    ring = scheduled(graph, "nearest" if mode == "nearest" else "safe", without)
     return run_ring(ring, {"x": x}, {}, mode)["y"]
 
 

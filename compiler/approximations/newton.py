@@ -2,7 +2,8 @@
 
 The start is the relative-minimax line on each of J geometric segments; which segment holds x is found by J - 1
 comparisons in one round, and the coefficients are public, so selecting them takes one product. More segments mean fewer
-steps: J is chosen for the fewest rounds, and for fewer comparisons where a step less would take many of them.
+steps: J is chosen for the fewest rounds, and for fewer comparisons where a step less would take many of them; how much
+comparisons weigh against rounds depends on the network (START_WEIGHTS).
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from mpcc.compiler.ring import Builder, RingNode
 
 _COMPARISON_ROUNDS = 10  # comparison, selection; only ratios matter here
 _STEP_ROUNDS = 6
-_SEGMENT_ROUNDS = 0.5  # what the bytes of one more comparison weigh
-MAX_SEGMENTS = 24
+_SEGMENTS = (*range(1, 25), 28, 32, 40, 48, 56, 64, 72, 80, 96, 112, 128)
+# what the bytes of one more comparison weigh, in rounds: the more, the fewer segments and the more Newton steps
+START_WEIGHTS = {"balanced": 0.5, "fewer steps": 0.15, "fewest steps": 0.02}
 LEAN_BITS, LEAN_ERROR = 14, 2.0**-12  # scale and relative error where local truncations are wanted
 TARGET = 2.0**-17  # relative error at which Newton steps end
+_NO_STEP = 0.5  # of the target: the error of a line is there in most of its segment, that of a step at its ends only
+_INTEGER_BITS = 60  # of the lines before they are truncated
 
 
 @dataclass(frozen=True)
@@ -35,34 +37,38 @@ class Start:
     steps: int
 
 
-def _line(power: float, low: float, high: float) -> tuple[float, float, float]:
-    """Relative minimax line a - b x for x^power on [low, high]: (a, b, error)."""
-    x = np.geomspace(low, high, 801)
-    basis = np.stack([x**-power, -(x ** (1.0 - power))], axis=1)
-    weight = np.full(x.shape, 1.0 / x.size)
-    for _ in range(60):
-        root = np.sqrt(weight)
-        solution = np.linalg.lstsq(basis * root[:, None], root, rcond=None)[0]
-        error = np.abs(basis @ solution - 1.0)
-        weight = weight * (error + 1e-9)
-        weight /= weight.sum()
-    return float(solution[0]), float(solution[1]), float(error.max())
+def _line(power: float, ratio: float) -> tuple[float, float, float]:
+    """Relative minimax line a - b x for x^power on [1, ratio]: (a, b, error); power < 0.
+
+    The relative error is equal and largest at both ends, and as large with the other sign where it turns.
+    """
+    k = (1.0 - ratio ** (1.0 - power)) / (1.0 - ratio**-power)  # a / b
+    turn = -power * k / (1.0 - power)
+    b = 2.0 / (k - 1.0 + k * turn**-power - turn ** (1.0 - power))
+    return k * b, b, abs(k * b - b - 1.0)
 
 
 @lru_cache(maxsize=64)
-def plan(power: float, low: float, high: float, target: float) -> Start:
-    """The cheapest start that reaches the relative error `target` on [low, high] (power -1 or -1/2)."""
+def plan(power: float, low: float, high: float, target: float, weighing: str = "balanced") -> Start:
+    """The cheapest start that reaches the relative error `target` on [low, high] (power -1 or -1/2).
+
+    `weighing` is a key of START_WEIGHTS.
+    """
+    weight = START_WEIGHTS[weighing]
     contraction: Callable[[float], float] = (lambda e: e * e) if power == -1.0 else (lambda e: 1.5 * e * e + 0.5 * e**3)
     best: tuple[float, Start] | None = None
-    for segments in range(1, MAX_SEGMENTS + 1):
+    for segments in _SEGMENTS:
+        comparisons = _COMPARISON_ROUNDS + segments * weight if segments > 1 else 0.0
+        if best is not None and comparisons >= best[0]:
+            break
         ratio = (high / low) ** (1.0 / segments)
-        offset, slope, error = _line(power, 1.0, ratio)
+        offset, slope, error = _line(power, ratio)
         steps, e = 0, error
-        while e > target and steps < 12 and contraction(e) < e:
+        while e > (target if steps else _NO_STEP * target) and steps < 12 and contraction(e) < e:
             e, steps = contraction(e), steps + 1
-        if e > target:
+        if e > (target if steps else _NO_STEP * target):
             continue
-        cost = steps * _STEP_ROUNDS + (_COMPARISON_ROUNDS + segments * _SEGMENT_ROUNDS if segments > 1 else 0)
+        cost = steps * _STEP_ROUNDS + comparisons
         if best is None or cost < best[0]:
             lows = [low * ratio**j for j in range(segments)]
             start = Start(
@@ -79,27 +85,26 @@ def plan(power: float, low: float, high: float, target: float) -> Start:
 
 
 def _start_value(b: Builder, x: RingNode, start: Start, frac_bits: int, bound: float) -> RingNode:
-    """The piecewise linear start at scale `frac_bits`."""
+    """The piecewise linear start for x in (0, 1], truncated to `frac_bits` once the line is chosen.
 
-    def line(offset: float, slope: float) -> RingNode:
-        bits = max(0, 12 - math.floor(math.log2(slope)))
-        bits = max(0, min(bits, 61 - x.type.frac_bits - math.ceil(math.log2(slope * x.type.bound))))
-        falling = b.neg(b.mul_int(x, round(slope * 2.0**bits), bits))
-        return b.rescale(b.add_const(falling, offset), frac_bits)
+    [x < edge_j] switches from line j + 1 to line j. Slopes are whole numbers of one unit and their differences exact,
+    so what many comparisons select is as exact as a single line.
+    """
+    steepest = math.log2(max(start.slopes) * x.type.bound)
+    bits = max(0, min(frac_bits, _INTEGER_BITS - x.type.frac_bits - math.ceil(steepest)))
+    slopes, last = [round(s * 2.0**bits) for s in start.slopes], len(start.slopes) - 1
 
-    last = len(start.offsets) - 1
-    total = b.rescale(line(start.offsets[last], start.slopes[last]), frac_bits, bound=bound)
-    if last == 0:
-        return total
-    stack = (1, *x.type.shape)
-    below = b.lt_zero(b.concat([b.reshape(b.add_const(x, -edge), stack) for edge in start.edges], 0))
-    # [x < edge_j] switches from line j + 1 to line j; the differences telescope.
-    changes = [
-        line(start.offsets[j] - start.offsets[j + 1], start.slopes[j] - start.slopes[j + 1]) for j in range(last)
-    ]
-    stacked = b.concat([b.reshape(c, stack) for c in changes], 0)
-    chosen = b.sum(b.mul(below, stacked), 0, bound=bound * 4)
-    return b.add(total, b.reshape(chosen, x.type.shape), bound=bound)
+    def line(offset: float, slope: int) -> RingNode:
+        return b.add_const(b.mul_int(x, -slope, bits), offset)
+
+    total = line(start.offsets[last], slopes[last])
+    if last:
+        side, dim = (*x.type.shape, 1), len(x.type.shape)
+        below = b.lt_zero(b.concat([b.reshape(b.add_const(x, -edge), side) for edge in start.edges], dim))
+        changes = [line(start.offsets[j] - start.offsets[j + 1], slopes[j] - slopes[j + 1]) for j in range(last)]
+        chosen = b.dot(below, b.concat([b.reshape(c, side) for c in changes], dim), bound=bound * 4)
+        total = b.add(total, b.reshape(chosen, x.type.shape), bound=bound)
+    return b.rescale(total, frac_bits, bound=bound)
 
 
 def reciprocal_error(frac_bits: int, target: float = TARGET) -> float:
@@ -113,7 +118,7 @@ def rsqrt_error(frac_bits: int, target: float = TARGET) -> float:
 
 
 def reciprocal(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, error: float = TARGET,
-               lean: bool = False) -> RingNode:  # fmt: skip
+               lean: bool = False, weighing: str = "balanced") -> RingNode:  # fmt: skip
     """1/x for x in [low, high] at scale `frac_bits`; relative error `reciprocal_error`.
 
     `lean` works at `frac_bits` throughout, so that truncations can be local; otherwise x gets more.
@@ -123,14 +128,15 @@ def reciprocal(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: i
     """
     if high / low > 2.0**11:
         x, factor = _normalised(b, x, low, high, 5)
-        y = reciprocal(b, x, low=high / 2.0**5, high=high, frac_bits=frac_bits, error=error, lean=lean)
+        y = reciprocal(b, x, low=high / 2.0**5, high=high, frac_bits=frac_bits, error=error, lean=lean,
+                       weighing=weighing)  # fmt: skip
         return b.mul(y, factor, bound=y.type.bound * factor.type.bound)
     shift = math.ceil(math.log2(high))  # x / 2^shift <= 1
     spread = math.ceil(math.log2(high / low))
     x = _shifted(b, x, shift, spread + frac_bits if lean else max(22, spread + 20), high)
     low, high = low / 2.0**shift, high / 2.0**shift
     top = 1.0 / low * 1.3
-    start = plan(-1.0, low, high, error)
+    start = plan(-1.0, low, high, error, weighing)
     y = _start_value(b, x, start, frac_bits, top)
     f = min(frac_bits if lean else x.type.frac_bits, 60 - frac_bits - math.ceil(math.log2(top)))
     for _ in range(start.steps):
@@ -140,7 +146,7 @@ def reciprocal(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: i
 
 
 def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, error: float = TARGET,
-          lean: bool = False) -> RingNode:  # fmt: skip
+          lean: bool = False, weighing: str = "balanced") -> RingNode:  # fmt: skip
     """1/sqrt(x) for x in [low, high] at scale about `frac_bits`; relative error `rsqrt_error`.
 
     `lean` works at `frac_bits` throughout, so that truncations can be local; otherwise x gets more.
@@ -150,14 +156,15 @@ def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, e
     """
     if high / low > 2.0**16:
         x, factor = _normalised(b, x, low, high, 8, root=True)
-        y = rsqrt(b, x, low=high / 2.0**8, high=high, frac_bits=frac_bits, error=error, lean=lean)
+        y = rsqrt(b, x, low=high / 2.0**8, high=high, frac_bits=frac_bits, error=error, lean=lean,
+                  weighing=weighing)  # fmt: skip
         return b.mul(y, factor, bound=y.type.bound * factor.type.bound)
     shift = 2 * math.ceil(math.log2(high) / 2)  # even, so that the root's shift is whole
     spread = math.log2(high / low)
     x = _shifted(b, x, shift, min(34, math.ceil(spread) + (frac_bits if lean else 18)), high)
     low, high = low / 2.0**shift, high / 2.0**shift
     top = low**-0.5 * 1.5
-    start = plan(-0.5, low, high, error)
+    start = plan(-0.5, low, high, error, weighing)
     y = _start_value(b, x, start, frac_bits, top)
     # x y is as small as sqrt(low): it keeps as many more bits
     xy = b.rescale(b.mul(x, y, bound=2.0), min(frac_bits + math.ceil(spread / 2), 34), bound=2.0)

@@ -7,21 +7,51 @@ from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, TARGET, r
 from mpcc.compiler.ring import Builder, RingNode
 
 
-def row_max(b: Builder, x: RingNode) -> RingNode:
-    """Maximum over the last dimension (kept with size 1): a tournament of depth log2, exact."""
+def row_max(b: Builder, x: RingNode, arity: int = 2) -> RingNode:
+    """Maximum over the last dimension (kept with size 1), exact: a tournament of groups of `arity`.
+
+    Groups of two take fewest comparisons; in larger ones all pairs are compared at once, which takes fewer rounds.
+    """
     dim = len(x.type.shape) - 1
     while (size := x.type.shape[dim]) > 1:
-        half = size // 2
-        left, right = b.slice(x, dim, 0, half), b.slice(x, dim, half, 2 * half)
-        less = b.lt_zero(b.sub(left, right))
-        winner = b.select(less, right, left)
-        x = b.concat([winner, b.slice(x, dim, 2 * half, size)], dim) if size % 2 else winner
+        group = min(arity, size)
+        count = size // group
+        winner = _winner_of_two(b, x, count) if group == 2 else _winner_of_group(b, x, group, count)
+        rest = b.slice(x, dim, group * count, size) if group * count < size else None
+        x = winner if rest is None else b.concat([winner, rest], dim)
     return x
 
 
-def below_maximum(b: Builder, scores: RingNode, *, spread: float) -> RingNode:
+def _winner_of_two(b: Builder, x: RingNode, count: int) -> RingNode:
+    dim = len(x.type.shape) - 1
+    left, right = b.slice(x, dim, 0, count), b.slice(x, dim, count, 2 * count)
+    return b.select(b.lt_zero(b.sub(left, right)), right, left)
+
+
+def _winner_of_group(b: Builder, x: RingNode, group: int, count: int) -> RingNode:
+    """Of each group the entry that wins every comparison (of equal ones the first), by products of bits and one sum."""
+    dim = len(x.type.shape) - 1
+    entries = [b.slice(x, dim, i * count, (i + 1) * count) for i in range(group)]
+    pairs = [(i, j) for i in range(group) for j in range(i + 1, group)]
+    less = b.lt_zero(b.concat([b.sub(entries[i], entries[j]) for i, j in pairs], dim))
+    later = {pair: b.slice(less, dim, n * count, (n + 1) * count) for n, pair in enumerate(pairs)}
+    earlier = b.const_sub(1.0, less, bound=1.0)
+    beats = {(j, i): bit for (i, j), bit in later.items()}
+    beats |= {pair: b.slice(earlier, dim, n * count, (n + 1) * count) for n, pair in enumerate(pairs)}
+    factors = [b.concat([beats[i, (i + k) % group] for i in range(group)], dim) for k in range(1, group)]
+    while len(factors) > 1:
+        products = [b.mul(p, q, bound=1.0) for p, q in zip(factors[::2], factors[1::2], strict=False)]
+        factors = products + factors[len(products) * 2 :]
+    split = (*x.type.shape[:-1], group, count)
+    wins = b.transpose(b.reshape(factors[0], split))
+    values = b.transpose(b.reshape(b.slice(x, dim, 0, group * count), split))
+    return b.reshape(b.dot(wins, values, bound=x.type.bound), (*x.type.shape[:-1], count))
+
+
+def below_maximum(b: Builder, scores: RingNode, *, spread: float, arity: int = 2) -> RingNode:
     """s - max of the row, in [-spread, 0]; `spread` bounds max - min of a row."""
-    return b.sub(scores, b.expand(row_max(b, scores), scores.type.shape), bound=min(spread, 2 * scores.type.bound))
+    top = b.expand(row_max(b, scores, arity), scores.type.shape)
+    return b.sub(scores, top, bound=min(spread, 2 * scores.type.bound))
 
 
 def reciprocal_format(lean: bool) -> tuple[int, float]:
@@ -29,10 +59,11 @@ def reciprocal_format(lean: bool) -> tuple[int, float]:
     return (LEAN_BITS, LEAN_ERROR) if lean else (24, TARGET)
 
 
-def reciprocal_of_sum(b: Builder, total: RingNode, low: float, high: float, *, lean: bool = False) -> RingNode:
+def reciprocal_of_sum(b: Builder, total: RingNode, low: float, high: float, *, lean: bool = False,
+                      weighing: str = "balanced") -> RingNode:  # fmt: skip
     """1 / total for a sum of exponentials in [low, high]."""
     bits, error = reciprocal_format(lean)
-    return reciprocal(b, total, low=low, high=high, frac_bits=bits, error=error, lean=lean)
+    return reciprocal(b, total, low=low, high=high, frac_bits=bits, error=error, lean=lean, weighing=weighing)
 
 
 def softmax_error(frac_bits: int, spread: float = 48.0) -> float:
@@ -55,9 +86,9 @@ def quad_softmax_error(frac_bits: int) -> float:
     return relu_softmax_error(frac_bits) + 2.0 ** (6 - frac_bits)
 
 
-def softmax(b: Builder, scores: RingNode, *, spread: float, frac_bits: int) -> RingNode:
-    """softmax over the last dimension at scale `frac_bits`."""
-    e = exp_negative(b, below_maximum(b, scores, spread=spread), lowest=-spread)
+def softmax(b: Builder, scores: RingNode, *, spread: float, frac_bits: int, arity: int = 2) -> RingNode:
+    """softmax over the last dimension at scale `frac_bits`; `arity` of the row maximum."""
+    e = exp_negative(b, below_maximum(b, scores, spread=spread, arity=arity), lowest=-spread)
     total = b.sum(e, len(e.type.shape) - 1)
     r = reciprocal_of_sum(b, total, 0.95, 1.05 * scores.type.shape[-1])
     product = b.mul(e, b.expand(r, e.type.shape), bound=1.1)

@@ -13,14 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from mpcc.compiler.cost.network import Network, network_of
 from mpcc.compiler.cost.prices import Amount, Need, PerParty, Price, Protocol
 from mpcc.compiler.cost.tables import PROTOCOLS
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.ring import RingGraph, RingNode
-
-# bits per second, round-trip seconds
-NETWORKS: Mapping[str, tuple[float, float]] = {"local": (8e9, 2e-5), "lan": (1e9, 5e-4), "wan": (1e8, 4e-2)}
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Cost:
     rows: tuple[Row, ...] = ()
     input_bytes: int = 0
     provisioning_bytes: int = 0
-    network: str = "lan"
+    network: Network = field(default_factory=lambda: network_of("lan"))
     bytes_offline: int = 0
     parties: int = 3
     extra: dict[str, float] = field(default_factory=dict)
@@ -75,9 +74,8 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """Time on the network alone: the busiest party's bytes at the bandwidth, and half a round trip per round."""
-        bandwidth, round_trip = NETWORKS[self.network]
-        return max(self.bytes_by_party, default=0) * 8 / bandwidth + self.rounds * round_trip / 2
+        """Time on the network alone; see `Network.seconds`."""
+        return self.network.seconds(max(self.bytes_by_party, default=0), self.rounds)
 
     def by(self, key: str) -> list[tuple[str, int, int]]:
         """(name, bytes, rounds of the busiest party) summed over "layer", "operation" or "primitive"."""
@@ -92,7 +90,9 @@ class Cost:
     def to_json(self) -> dict[str, object]:
         return {
             "protocol": self.protocol,
-            "network": self.network,
+            "network": self.network.name,
+            "bandwidth_mbit_per_s": self.network.bandwidth / 1e6,
+            "round_trip_ms": self.network.round_trip * 1e3,
             "bytes_online": self.bytes_online,
             "bytes_offline": self.bytes_offline,
             "bytes_by_party": list(self.bytes_by_party),
@@ -116,17 +116,16 @@ def price_key(node: RingNode, public: Iterable[bool], public_products_local: boo
     return node.op if node.op in ("lt", "reveal") else None
 
 
-def estimate(graph: RingGraph, protocol: str, *, network: str = "lan") -> Cost:
-    """Cost of one inference of a scheduled ring graph.
+def estimate(graph: RingGraph, protocol: str, *, network: str | Path | Network = "lan") -> Cost:
+    """Cost of one inference of a scheduled ring graph on a network: a preset, a TOML file, or a `Network`.
 
     Raises:
-        MpccError: no price list for the protocol, or unknown network.
+        MpccError: no price list for the protocol, or no such network.
     """
     table = PROTOCOLS.get(protocol)
     if table is None:
         raise MpccError(f"no costs for the protocol {protocol!r}", todo=f"known: {', '.join(PROTOCOLS)}")
-    if network not in NETWORKS:
-        raise MpccError(f"unknown network {network!r}", todo=f"known: {', '.join(NETWORKS)}")
+    network = network_of(network)
     needs: dict[Need, int] = {}
     rows = _rows(graph, table, 1, needs)
     surplus, offline = _prepared(table, needs)

@@ -43,7 +43,7 @@ def lower_softmax(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingN
         spread = ctx.rounded_up(ctx.statistic(node, "spread"))
         _note_exp(ctx, node, form_for(-spread), ctx.f, MAX_FRAC_BITS)
         _note_reciprocal(ctx, node, (0.95, 1.05 * rows.type.shape[-1]), lean=False)
-        out = forms.softmax(b, rows, spread=spread, frac_bits=ctx.f)
+        out = forms.softmax(b, rows, spread=spread, frac_bits=ctx.f, arity=ctx.settings.row_maximum_arity)
     else:
         ctx.uses(node.op, chosen, "any score within its bound", None, changes_model=True)
         out = forms.relu_softmax(b, rows, square=chosen == "2quad", frac_bits=ctx.f)
@@ -149,11 +149,11 @@ def _add_mask(ctx: Context, node: Node, scores: RingNode, mask: RingNode, kind: 
 
 def _weights(ctx: Context, node: Node, scores: RingNode, *, masked: bool) -> RingNode:
     """e^(score - row maximum), not normalised."""
-    b = ctx.b
+    b, arity = ctx.b, ctx.settings.row_maximum_arity
     spread = ctx.rounded_up(ctx.statistic(node, "spread"))
     if not masked:
-        return _exp(ctx, node, forms.below_maximum(b, scores, spread=spread), -spread)
-    shifted = b.sub(scores, b.expand(forms.row_max(b, scores), scores.type.shape))
+        return _exp(ctx, node, forms.below_maximum(b, scores, spread=spread, arity=arity), -spread)
+    shifted = b.sub(scores, b.expand(forms.row_max(b, scores, arity), scores.type.shape))
     return _exp(ctx, node, shifted, -shifted.type.bound)
 
 
@@ -167,7 +167,7 @@ def _exp(ctx: Context, node: Node, shifted: RingNode, lowest: float) -> RingNode
 
 def _note_exp(ctx: Context, node: Node, form: ExpForm, frac_bits: int, max_bits: int) -> None:
     error = exp_error(form, min(frac_bits + form.squarings, max_bits))
-    ctx.uses(f"{node.op}: exp", "quartic", f"[{form.lowest:g}, 0]", error)
+    ctx.uses(f"{node.op}: exp", form.name, f"[{form.lowest:g}, 0]", error)
 
 
 def _note_reciprocal(ctx: Context, node: Node, sums: tuple[float, float], lean: bool) -> None:
@@ -187,7 +187,8 @@ def _apply(ctx: Context, node: Node, weights: RingNode, value: RingNode, keep: R
     else:
         applied, total = _kept_sums(ctx, weights, value, keep)
     _note_reciprocal(ctx, node, sums, ctx.settings.lean)
-    r = forms.reciprocal_of_sum(b, total, *sums, lean=ctx.settings.lean)
+    r = forms.reciprocal_of_sum(b, total, *sums, lean=ctx.settings.lean,
+                                weighing=ctx.settings.reciprocal_start)  # fmt: skip
     numerator = b.rescale(applied, ctx.f)
     limit = 2.0 ** math.ceil(math.log2(value.type.bound * 1.02))
     return b.rescale(b.mul(numerator, b.expand(r, numerator.type.shape), bound=limit), ctx.f, bound=ctx.bound(node))

@@ -25,7 +25,9 @@ class Settings:
     power of two, so that it tells next to nothing about them); `approximations` maps a graph op to the chosen form.
     `lean`: keep what is truncated small, so that truncations can be local ones, at a little precision. `tight`: widen
     calibrated ranges by little only. `wide`: widen them more, and let GELU hold for any argument. `inner_frac_bits`: of
-    what stands between the products of a polynomial.
+    what stands between the products of a polynomial. The last four trade rounds for bytes (see compiler/variants.py):
+    how 1/sqrt(x) and 1/x weigh comparisons against Newton steps (a key of newton.START_WEIGHTS), how many entries of a
+    row a comparison round of its maximum takes at once, and whether truncations that are to be local may be deferred.
     """
 
     frac_bits: int = 16
@@ -38,6 +40,10 @@ class Settings:
     tight: bool = False
     wide: bool = False
     inner_frac_bits: int = 20
+    root_start: str = "balanced"
+    reciprocal_start: str = "balanced"
+    row_maximum_arity: int = 2
+    defer_local: bool = False
 
     @property
     def range_margin(self) -> float:

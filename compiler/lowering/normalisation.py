@@ -27,7 +27,8 @@ def _root(ctx: Context, node: Node, squares: RingNode, width: int) -> RingNode:
     low, high = low * width, high * width
     lean = ctx.settings.lean
     bits, error = (LEAN_BITS, LEAN_ERROR) if lean else (ROOT_FRAC_BITS, TARGET)
-    root = rsqrt(b, total, low=low, high=high, frac_bits=bits, error=error, lean=lean)
+    root = rsqrt(b, total, low=low, high=high, frac_bits=bits, error=error, lean=lean,
+                 weighing=ctx.settings.root_start)  # fmt: skip
     domain = f"mean square in [{low / width:g}, {high / width:g}]"
     ctx.uses(f"{node.op}: rsqrt", "Newton", domain, rsqrt_error(bits, error), relative=True)
     factor = math.sqrt(width) * float(node.attr("gain", 1.0))  # type: ignore[arg-type]
