@@ -156,7 +156,7 @@ REJECTED = {
     "a register without value": "y = sint(size=4) + 1",
     "a register carried out of a loop": "z = []\n@for_range(2)\ndef _(i):\n    z.append(x + i)\ny = z[0] + 1",
     "an unknown setting": "program.bugdet = 1",
-    "an unknown method": "y = x.sum()",
+    "an unknown method": "y = x.median()",
     "too much input": "sint.Array(1).input_from(0, binary=True)",
 }
 

@@ -122,6 +122,11 @@ class sint(InMemory):
         index = base + skip * np.arange(count)
         return sint._make(self.data[index], self._deps)
 
+    def sum(self) -> sint:
+        """The sum of all elements."""
+        machine().count("add", self.size)
+        return sint._make(np.atleast_1d(self.data.sum()), self._deps)
+
     def round(self, k: int, m: int, nearest: bool = False, signed: bool = True) -> sint:
         """self / 2^m for k-bit numbers: to nearest (half up), or up with the probability of the fraction."""
         if not is_constant(k) or not is_constant(m) or not 0 <= m < k <= RING_BITS:
