@@ -107,6 +107,16 @@ class Form:
     cost: Cost
 
 
+@dataclass(frozen=True)
+class Rewritten:
+    """Before ranges are known: the labelled graph, the graph whose weights are prepared, and all tensors by name."""
+
+    graph: Graph
+    working: Graph
+    tensors: dict[str, torch.Tensor]
+    recovered: Mapping[str, Affine]
+
+
 def compile_model(model: Captured, partition: Partition, calibration: Sequence[Mapping[str, torch.Tensor]],
                   options: Options, stage: Stage = lambda name: None, form: Settings | None = None,
                   ) -> Compiled:  # fmt: skip
@@ -127,27 +137,11 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
         model, low_rank = recover_lora(model, partition, options.recover_lora)
     evidence = partition.label(model)
 
-    stage("fold")
-    graph = assign_roles(model.graph, options)
-    graph = choose_outputs(graph, options.output)
-    graph, tensors = canonicalise(graph, model.tensors)
-    graph = prepare_masks(graph if "narrow_reads" in options.without else narrow_reads(graph))
-
-    stage("infer")
-    labels = labels_of(evidence)
-    graph = infer(private_embedding(infer(graph, labels)), labels)
-    graph = infer(merge_adapters(graph, public_products_local=dialect.public_products_local), labels)
-    check_secure(graph)
-
-    stage("rewrite")
-    folded, constants, recovered = (graph, {}, {}) if "fold_affine" in options.without else fold_affine(graph)
-    folded = infer(folded, labels)
-    tensors |= constants
-    working, prepared = hoist_prepared(folded)
-    tensors |= prepare(folded, prepared, tensors)
+    front = rewritten(model, evidence, options, stage)
+    graph, tensors = front.graph, front.tensors
 
     stage("ranges")
-    working = calibrate(working, tensors, calibration)
+    working = calibrate(front.working, tensors, calibration)
 
     stage("cut")
     regions = cut(working)
@@ -167,8 +161,8 @@ def compile_model(model: Captured, partition: Partition, calibration: Sequence[M
     stage("emit")
     source = emit(chosen.ring, protocol=options.protocol, title="mpcc program", truncation=options.truncation,
                   compile_hint=f"compile.py {' '.join(dialect.compile_options)}", parties=dialect.parties)  # fmt: skip
-    return Compiled(graph, tuple(evidence), regions, chosen.ring, source, tensors, chosen.settings, options, recovered,
-                    chosen.truncations, low_rank, chosen.used, alternatives)  # fmt: skip
+    return Compiled(graph, tuple(evidence), regions, chosen.ring, source, tensors, chosen.settings, options,
+                    front.recovered, chosen.truncations, low_rank, chosen.used, alternatives)  # fmt: skip
 
 
 def maker(region: Graph, options: Options, budget: float, profile: Profiler) -> Callable[[Settings], Form]:
@@ -196,6 +190,34 @@ def rough_cost(region: Graph, options: Options, settings: Settings) -> Cost:
     merged = defer_rescales(merged) if settings.defer_local and "defer_rescales" not in options.without else merged
     placed = _placed(merged, variant=variant, without=options.without)
     return estimate(placed, options.protocol, network=options.network)
+
+
+def rewritten(model: Captured, evidence: Sequence[Evidence], options: Options,
+              stage: Stage = lambda name: None) -> Rewritten:  # fmt: skip
+    """The stages that look at no range: everything up to the weights as their owners supply them.
+
+    MpccError: see the stages.
+    """
+    dialect = dialect_of(options.protocol)
+    stage("fold")
+    graph = assign_roles(model.graph, options)
+    graph = choose_outputs(graph, options.output)
+    graph, tensors = canonicalise(graph, model.tensors)
+    graph = prepare_masks(graph if "narrow_reads" in options.without else narrow_reads(graph))
+
+    stage("infer")
+    labels = labels_of(evidence)
+    graph = infer(private_embedding(infer(graph, labels)), labels)
+    graph = infer(merge_adapters(graph, public_products_local=dialect.public_products_local), labels)
+    check_secure(graph)
+
+    stage("rewrite")
+    folded, constants, recovered = (graph, {}, {}) if "fold_affine" in options.without else fold_affine(graph)
+    folded = infer(folded, labels)
+    tensors |= constants
+    working, prepared = hoist_prepared(folded)
+    tensors |= prepare(folded, prepared, tensors)
+    return Rewritten(graph, working, tensors, recovered)
 
 
 def budget_of(options: Options) -> float:

@@ -42,20 +42,37 @@ def provision(
     state: StateOption = None,
     split_into: Annotated[Path | None, typer.Option("--split", help="Write each role's folder here as well.")] = None,
     engine: Annotated[str | None, typer.Option(help="mp-spdz: spu stores no shares.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Another fine-tune of the same model: its weights replace the program's first.")
+    ] = None,
+    base: Annotated[Path | None, typer.Option(help="The base of --model where that is an adapter.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="JSON inputs: --model is refused if a value leaves its range on one of them.")
+    ] = None,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Run the code in a pickled model.")] = False,
     as_json: JsonFlag = False,
     traceback: TracebackFlag = False,
 ) -> None:
     """Share the private weights once and store the shares (mp-spdz); all parties on this machine."""
-    from mpcc.cli import _console, _stages
+    from mpcc.cli import _console, _note, _stages, read_inputs
     from mpcc.engine_choice import check_provisioning
     from mpcc.program import load
     from mpcc.session_report import show_provisioned
     from mpcc.sessions import default_state
 
+    if model is None and (base is not None or calibration is not None):
+        raise MpccError("--base and --calibration go with --model", todo="name the new fine-tune with --model")
     check_provisioning(engine)
     target = state or default_state(program)
     with _stages(_STAGES, silent=as_json) as stage:
-        done = load(program).provision(target, progress=stage)
+        loaded = load(program)
+        if model is not None:
+            samples = read_inputs(calibration) if calibration is not None else []
+            if not samples:
+                _note("the new weights' ranges are not checked: give --calibration, or see mpcc verify --layers")
+            loaded = loaded.with_weights(model, base=base, calibration=samples, allow_pickle=allow_pickle)
+            loaded.save(program)
+        done = loaded.provision(target, progress=stage)
     if split_into is not None:
         split(program, split_into)
     if as_json:

@@ -129,6 +129,24 @@ class Program:
 
         return provision_program(self, Path(state), progress=progress)
 
+    def with_weights(self, model: object, *, base: str | Path | None = None,
+                     calibration: Sequence[Mapping[str, object]] = (),
+                     allow_pickle: bool = False) -> Program:  # fmt: skip
+        """This program with the private weights of another fine-tune of the same model; nothing is compiled.
+
+        Args:
+            model: as `mpcc.compile` takes it.
+            base: the base of an adapter.
+            calibration: inputs like the real ones, on which every value must stay in the range compiled for.
+            allow_pickle: run the code in a pickled model.
+
+        Raises:
+            MpccError: the model computes something else, a public weight has changed, or a value does not fit.
+        """
+        from mpcc.fresh_weights import with_weights
+
+        return with_weights(self, model, base=base, calibration=calibration, allow_pickle=allow_pickle)
+
     def run_many(self, inputs: Iterable[Mapping[str, object]], state: str | Path | None = None, *,
                  engine: Engine = "mp-spdz", spu_protocol: str = "aby3", truncate: bool = False,
                  progress: Progress | None = None,
