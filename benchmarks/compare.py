@@ -1,4 +1,4 @@
-"""MP-SPDZ's own importer and mpcc, side by side: the same weights, inputs, parties and machine, in one run.
+"""MP-SPDZ's own importer, SPU and mpcc, side by side: the same weights, inputs, parties and machine, in one run.
 
     python -m benchmarks.compare --shape tiny32 --shape tiny128 --out build/benchmarks
 
@@ -63,6 +63,19 @@ def our_rows(it: Subject, profile: str) -> tuple[list[Row], Built]:
     return [real, emulated], built
 
 
+def spu_row(it: Subject) -> Row:
+    """The same model on SPU's ABY3, from the same bundle: three parties on this machine, the first test input."""
+    result = build(it, "safe").program.run(it.inputs[0], engine="spu")
+    measured, found = result.measured, next(iter(result.outputs.values())).reshape(it.expected[0].shape)
+    assert measured is not None  # something secret is left in every subject
+    error = (found - it.expected[0]).abs()
+    equal = int(found.argmax()) == int(it.expected[0].argmax())
+    return Row(it.name, it.title, "spu aby3", measured.bytes_online, measured.rounds, measured.seconds,
+               measured.compile_seconds, None, float(error.max()), float(error.mean()),
+               f"{int(equal)} of 1" if it.stack.labels else "", it.output,
+               note="rounds are messages sent by the busiest party")  # fmt: skip
+
+
 def parts_of(built: Built, profile: str) -> list[str]:
     """The estimated cost by operation and by primitive."""
     cost = built.program.cost()
@@ -83,6 +96,7 @@ def main(
     shape: Annotated[list[str], typer.Option(help=f"What to compare: {', '.join(SHAPES)}.")],
     profiles: Annotated[str, typer.Option(help="Profiles of mpcc, separated by commas.")] = "safe,default",
     importer: Annotated[bool, typer.Option(help="Run MP-SPDZ's importer too.")] = True,
+    spu: Annotated[bool, typer.Option(help="Run SPU's ABY3 on the same model too.")] = True,
     importer_layers: Annotated[int, typer.Option(help="Give the importer so many layers only, and scale up.")] = 0,
     ablation: Annotated[bool, typer.Option(help="Estimate the cost with each pass switched off.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for compare.md and compare.json.")] = Path("build/benchmarks"),
@@ -98,6 +112,10 @@ def main(
                 console.print(f"{it.title}: importer")
                 stacks[it.stack.key] = importer_row(it, first_layers(it.stack, importer_layers))
             rows.append(replace(stacks[it.stack.key], subject=it.name, title=it.title))
+            write(out, rows, texts, about())
+        if spu:
+            console.print(f"{it.title}: spu aby3")
+            rows.append(spu_row(it))
             write(out, rows, texts, about())
         for profile in profiles.split(","):
             console.print(f"{it.title}: mpcc {profile}")
