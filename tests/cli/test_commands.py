@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 import mpcc
 from mpcc import cli
+from mpcc.compiler.cost import NETWORKS
+from mpcc.compiler.manifest import from_text, to_text
+from mpcc.compiler.savings import Saving
 from mpcc.inputs import prepare_inputs
+from mpcc.program import Program
 from mpcc.runtime.engine import Measured
 from tests.bundle import tiny_programs as tiny
 
@@ -72,6 +77,41 @@ def test_inspect_shows_all_of_it(capsys):
     assert "\x1b" not in out
     only = output(capsys, "inspect", "prefix.mpc", "--by", "primitive").out
     assert "Cost by primitive" in only and "Cost by layer" not in only
+
+
+def test_explain_shows_the_alternatives(capsys):
+    manifest = tiny.prefix_program().bundle.manifest
+    out = " ".join(output(capsys, "explain", "prefix.mpc", "--alternatives").out.split())
+    for part in ("Forms considered for lan (1000 Mbit/s, 0.5 ms round trip)", "fewest bytes", "On lan "):
+        assert part in out
+    table = json.loads(output(capsys, "explain", "prefix.mpc", "--alternatives", "--json").out)
+    assert [a["name"] for a in table["alternatives"]] == [a.name for a in manifest.alternatives]
+    assert table["network"]["name"] == "lan" and table["why"].startswith("On lan ")
+
+
+def test_inspect_on_a_network_of_a_file(capsys, tmp_path):
+    (tmp_path / "site.toml").write_text("bandwidth_mbit_per_s = 50\nround_trip_ms = 10\n")
+    cost = json.loads(output(capsys, "inspect", "prefix.mpc", "--json", "--network", tmp_path / "site.toml").out)[
+        "cost"
+    ]
+    assert (cost["network"], cost["bandwidth_mbit_per_s"], cost["round_trip_ms"]) == ("site", 50, 10)
+
+
+def test_inspect_shows_what_passes_save_and_old_bundles_say_nothing_of_it(capsys, monkeypatch):
+    bundle = tiny.prefix_program().bundle
+    savings = (Saving("narrow_reads", 12_345, 6, 78), Saving("fold_affine", 0, 0, 0, "no range"))
+    told, old = (replace(bundle.manifest, savings=savings), replace(bundle.manifest, alternatives=()))
+    again, _ = from_text(to_text(told, {}), "manifest.json")
+    assert again == told
+    monkeypatch.setattr(cli, "_load", lambda path: Program(replace(bundle, manifest=again)))
+    out = output(capsys, "inspect", "prefix.mpc").out
+    assert "What each pass saves" in out and "+12,345" in out and "does not compile: no range" in out
+    table = json.loads(to_text(old, {}))
+    del table["alternatives"], table["savings"]
+    first, _ = from_text(json.dumps(table | {"network": "wan"}), "manifest.json")
+    assert first.network == NETWORKS["wan"] and first.alternatives == first.savings == ()
+    monkeypatch.setattr(cli, "_load", lambda path: Program(replace(bundle, manifest=first)))
+    assert "does not say what else was considered" in output(capsys, "explain", "prefix.mpc", "--alternatives").out
 
 
 def test_inspect_prints_the_irs(capsys):
