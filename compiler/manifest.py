@@ -14,7 +14,7 @@ from typing import Any
 from mpcc.backends.mp_spdz.weights import Region
 from mpcc.compiler.capture import Captured
 from mpcc.compiler.choose import Alternative
-from mpcc.compiler.cost import Network, network_of
+from mpcc.compiler.cost import Network, network_from
 from mpcc.compiler.errors import BundleError
 from mpcc.compiler.ir import Graph
 from mpcc.compiler.partition import Evidence
@@ -217,16 +217,10 @@ def _parsed(table: Mapping[str, Any]) -> Manifest:
     later: dict[str, type[Any]] = {"low_rank": LowRank, "alternatives": Alternative, "savings": Saving}
     for key, cls in later.items():
         values[key] = tuple(cls(**entry) for entry in table.get(key, ()))
-    values["network"] = network_in(table)
+    values["network"] = network_from(table["network"])
     values["client_order"] = tuple(str(n) for n in table["client_order"])
     values["labels"] = {int(k): str(v) for k, v in table["labels"].items()}
     return Manifest(**values)
-
-
-def network_in(table: Mapping[str, Any]) -> Network:
-    """The network of a manifest; the first bundles have the name of a preset only."""
-    entry = table["network"]
-    return network_of(entry) if isinstance(entry, str) else Network(**entry)
 
 
 def _shaped(entry: Mapping[str, Any]) -> dict[str, Any]:

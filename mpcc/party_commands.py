@@ -295,11 +295,10 @@ def _tell(served: Served, cost: Cost, role: str, stored: bool, as_json: bool) ->
 
 def _estimate(source: Path) -> Cost:
     """The estimate from the shared files alone."""
-    from mpcc.compiler.cost import estimate
-    from mpcc.compiler.manifest import network_in
+    from mpcc.compiler.cost import estimate, network_from
     from mpcc.compiler.ring_text import parse_ring
 
     bundle = source.with_suffix(".mpcc")
     manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
     ring = parse_ring((bundle / "ring.ir").read_text("utf-8"))
-    return estimate(ring, manifest["protocol"], network=network_in(manifest))
+    return estimate(ring, manifest["protocol"], network=network_from(manifest["network"]))
