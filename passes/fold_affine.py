@@ -6,6 +6,8 @@ Given                                                Result
     y  = layer_norm(z, gamma, beta)                      n  = rms_norm(z) {gain}
     u  = linear(y, V, d)                                 u  = linear(n, V diag(gamma) / gain, d + V beta)
 
+A residual that is no LayerNorm's result inside has no gamma: it is centred and added, and needs no product.
+
 C = I - 11'/h centres: the mean of z is zero by construction, so LayerNorm needs no mean. The gain 2^k / sqrt(h) makes
 the factor sqrt(h) of the norm a power of two. New weights are graph operations on parameters, so the provider computes
 them once; nothing is folded across owners (a public weight stays public). A value read by anything else than a matrix
@@ -183,23 +185,33 @@ def _residual(state: _State, node: Node, users: dict[str, list[str]], outputs: s
 
 def _fuse(state: _State, node: Node, linear: Node, rest: str, affine: Affine | None) -> None:
     u, weight, *bias = state.nodes.pop(linear.name).inputs
-    width = node.type.shape[-1]
-    eye = _eye(state, width)
     if affine is None:
-        square, carried = eye, _value(state, rest)
-    else:
-        row = _emit(state, node, "row", "reshape", (affine.gamma,), shape=(1, width))
-        row = _emit(state, node, "row_gain", "scale", (row,), factor=1.0 / affine.gain)
-        square, carried = _emit(state, node, "diagonal", "mul", (eye, row)), affine.source
-        bias = [_emit(state, node, "beta", "add", (bias[0], affine.beta))] if bias else [affine.beta]
+        _add_centred(state, node, [u, weight, *bias], _value(state, rest))
+        return
+    width = node.type.shape[-1]
+    row = _emit(state, node, "row", "reshape", (affine.gamma,), shape=(1, width))
+    row = _emit(state, node, "row_gain", "scale", (row,), factor=1.0 / affine.gain)
+    square = _emit(state, node, "diagonal", "mul", (_eye(state, width), row))
+    bias = [_emit(state, node, "beta", "add", (bias[0], affine.beta))] if bias else [affine.beta]
     wide = _emit(state, node, "wide", "concat", (weight, square), dim=1)
     inputs = [
-        _emit(state, node, "both", "concat", (u, carried), dim=len(node.type.shape) - 1),
+        _emit(state, node, "both", "concat", (u, affine.source), dim=len(node.type.shape) - 1),
         _centred(state, node, wide, "weight"),
+        _centred(state, node, bias[0], "bias"),
     ]
-    if bias:
-        inputs.append(_centred(state, node, bias[0], "bias"))
     state.nodes[node.name] = replace(node, op="linear", inputs=tuple(inputs), attrs=())
+    state.centred.add(node.name)
+
+
+def _add_centred(state: _State, node: Node, linear: list[str], rest: str) -> None:
+    """A residual without gamma needs no product: C W u + C b + (r - mean of r)."""
+    u, weight, *bias = linear
+    inputs = (u, _centred(state, node, weight, "weight"), *(_centred(state, node, b, "bias") for b in bias))
+    product = _emit(state, node, "product", "linear", inputs)
+    last = len(node.type.shape) - 1
+    mean = _emit(state, node, "residual_mean", "mean", (rest,), dims=(last,), keepdim=True)
+    centred = _emit(state, node, "residual_centred", "sub", (rest, mean))
+    state.nodes[node.name] = replace(node, op="add", inputs=(product, centred), attrs=())
     state.centred.add(node.name)
 
 

@@ -48,7 +48,9 @@ def test_inside_only_norms_without_affine_part_are_left():
     secret = [n for n in working if n.site == "mpc"]
     assert [n.op for n in secret if "norm" in n.op] == ["rms_norm"] * 4
     assert all(len(n.inputs) == 1 for n in secret if n.op == "rms_norm")
-    assert not [n for n in secret if n.op in ("add", "mul")], "residuals, gamma and beta are parts of the products"
+    sums = [n for n in secret if n.op in ("add", "mul")]
+    assert [n.op for n in sums] == ["add"], "residuals, gamma and beta are parts of the products, but for the first one"
+    assert working[sums[0].inputs[1]].site == "client", "which the client centres"
 
 
 def test_hidden_states_can_be_recovered():
