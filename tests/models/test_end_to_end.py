@@ -155,7 +155,8 @@ def test_frozen_prefix_runs_at_the_client():
     model = fine_tuned(base, frozen=("bert.embeddings", "bert.encoder.layer.0.", "bert.encoder.layer.1."))
     program = check(model, batches(6), partition=Partition.from_base(base))
     shared = [n for n in program.regions.mpc if n.op == "input"]
-    assert sorted(n.type.shape for n in shared) == [(1, 6), (1, 6), (1, 6, 16)]  # keep, anchor, hidden state
+    read, hidden = (1, 1, 16), (1, 6, 16)  # the token that is read: for the query, and centred for the residual
+    assert sorted(n.type.shape for n in shared) == [read, read, (1, 6), (1, 6), hidden]  # and keep, anchor
     assert public_elements(program) == 0
     whole = compiled(model, batches(6))
     assert private_elements(program) < private_elements(whole) / 2
