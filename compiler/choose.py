@@ -11,7 +11,7 @@ from mpcc.compiler.lowering import Settings
 from mpcc.compiler.variants import Variant
 
 NEARLY = 1.02  # more precise formats are taken as long as they take at most this much longer
-WORTH = 0.98  # a variant, which sends more, is taken if it leaves less than this of the seconds
+WORTH = 0.98  # a variant that sends more is taken if it leaves less than this of the seconds
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def choose(
         if any(_same(form.cost, known) for known in seen):
             continue
         seen.append(form.cost)
-        kept = form.cost.seconds < WORTH * best.cost.seconds
-        tried.append(_alternative(variant, form.cost, _difference(form.cost, best.cost), kept))
+        kept = _better(form.cost, best.cost)
+        tried.append(_alternative(variant, form.cost, _why(form.cost, best.cost, kept), kept))
         best = form if kept else best
     made = [best if f.change(best.settings) == best.settings else make(f.change(best.settings)) for f in formats]
     fastest = min(form.cost.seconds for form in made)
@@ -79,6 +79,16 @@ def choose(
         rows += [_alternative(f, form.cost, _why_format(form.cost, chosen.cost, fastest), form is chosen)
                  for f, form in zip(formats, made, strict=True)]  # fmt: skip
     return chosen, tuple(rows)
+
+
+def _better(new: Cost, old: Cost) -> bool:
+    enough = 1.0 if new.bytes_online <= old.bytes_online else WORTH
+    return new.seconds < enough * old.seconds
+
+
+def _why(new: Cost, old: Cost, kept: bool) -> str:
+    little = not kept and new.seconds < old.seconds
+    return _difference(new, old) + (f", too little (under {1 - WORTH:.0%}) for what it sends" if little else "")
 
 
 def _same(one: Cost, other: Cost) -> bool:

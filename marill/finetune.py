@@ -154,6 +154,9 @@ def open_base(base: Path, task: str, names: Sequence[str]) -> nn.Module:
             str(base), local_files_only=True, use_safetensors=True, dtype=torch.float32, **options
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
+        if "mismatched_sizes" in str(error):  # transformers lists them in a log only
+            raise MpccError("the base's tensors have other shapes than its config.json says", where=base.name,
+                            todo="name the folder of the open checkpoint as it was published") from None  # fmt: skip
         first = (str(error).strip().splitlines() or [""])[0][:200]
         raise MpccError(f"transformers cannot load the base: {first}", where=base.name) from None
     family_of(model)

@@ -96,6 +96,20 @@ def test_the_fastest_wins_and_the_more_precise_of_nearly_equal_ones(network, wan
     assert text.startswith(f"On {network}") and text.endswith(".") and "\n" not in text
 
 
+@pytest.mark.parametrize("megabytes, rounds, taken", [
+    (3.0, 99, True), (3.001, 99, False), (2.999, 100, True), (2.99, 101, True), (3.1, 60, True),
+])  # fmt: skip
+def test_sending_more_has_to_pay_and_sending_less_does_not(megabytes, rounds, taken):
+    prices = {(2, 13): (3 * 10**6, 100), (4, 13): (int(megabytes * 1e6), rounds)}
+    network = Network("n", 1e8, 1e-3)
+    make, rough = priced(network, prices)
+    chosen, rows = choose(Settings(frac_bits=13), [bits(13)], [arity(4)], make, rough)
+    assert (chosen.settings.row_maximum_arity == 4) == taken
+    assert taken or "too little (under 2%)" in rows[-1].why
+    faster = network.seconds(*prices[4, 13]) < network.seconds(*prices[2, 13])
+    assert faster, "every case of this test saves time"
+
+
 def test_a_variant_that_changes_nothing_is_not_mentioned():
     make, rough = priced(NETWORKS["lan"], PRICES)
     rows = choose(Settings(frac_bits=13), [bits(13)], [arity(2)], make, rough)[1]

@@ -214,6 +214,13 @@ def test_a_base_of_another_architecture_is_one_line(here, capsys):
     assert "another architecture" in capsys.readouterr().err
 
 
+def test_a_base_that_is_not_what_its_config_says_is_one_line(here, capsys):
+    config = json.loads((here / "base/config.json").read_text())
+    (here / "base/config.json").write_text(json.dumps(config | {"hidden_size": 2 * config["hidden_size"]}))
+    assert finetune(here) == 2
+    assert "other shapes than its config.json says" in capsys.readouterr().err
+
+
 def test_a_family_that_is_not_known_is_one_line(here, capsys):
     import transformers
 
