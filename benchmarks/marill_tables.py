@@ -28,8 +28,8 @@ Written by `python -m benchmarks.marill tables`; how each technique is done is i
 * Standard fine-tuning trains all layers, pooler and classifier. Embeddings stay public in every row.
 * "kept" is the mean accuracy as a share of the standard's over the same seeds.
 * Costs are of film reviews with seed 0, one inference. **Bold** is measured on real parties on one machine of 2 cores
-  that others used as well (fastest of 3 runs; of 1 for two parties alone); all else is estimated. The load was 4 to 8
-  and changed between runs, so the measured seconds and their factor are rough; bytes and rounds are not affected.
+  that did nothing else (fastest of 3 runs; of 1 for two parties alone); all else is estimated. Seconds on one machine
+  vary by a quarter from run to run; bytes and rounds do not.
   Seconds on LAN (1 Gbit/s, 0.5 ms) and WAN (100 Mbit/s, 40 ms) are the network's time alone. A factor compares with
   standard fine-tuning, both compiled by mpcc.
 

@@ -212,7 +212,9 @@ def rewritten(model: Captured, evidence: Sequence[Evidence], options: Options,
     check_secure(graph)
 
     stage("rewrite")
-    folded, constants, recovered = (graph, {}, {}) if "fold_affine" in options.without else fold_affine(graph)
+    folded, constants, recovered = (
+        (graph, {}, {}) if "fold_affine" in options.without else fold_affine(graph, dialect.operands_free)
+    )
     folded = infer(folded, labels)
     tensors |= constants
     working, prepared = hoist_prepared(folded)

@@ -17,6 +17,8 @@ implements the primitives and nothing else.
     mul        a, b          -                       element-wise, frac_bits add up
     dot        a, b          -                       sum over the last dimension of a * b, kept with size 1
     matmul     a, b          -                       [..., n, k] x [..., k, m], leading dimensions equal
+    block_matmul  a, b       block                   [n, k + block] x [k + n, m]: the last columns of a are the n x n
+                                                     block-diagonal matrix that meets the last n rows of b
     trunc      a             bits, variant           a / 2^bits; variant local | safe | nearest
     rescale    a             frac_bits               wanted scale; the truncation pass makes it trunc or mul_const
     lt         a             bits                    1 where a < 0 else 0, frac_bits 0; |integer| < 2^(bits - 1)
@@ -37,7 +39,7 @@ from mpcc.compiler.ir import Attr, attributes
 
 RING_OPS = (
     "input", "param", "const", "arg", "add", "sub", "mul_const", "sum", "layout", "mul", "dot", "matmul",
-    "trunc", "rescale", "lt", "select", "reveal", "repeat", "take",
+    "block_matmul", "trunc", "rescale", "lt", "select", "reveal", "repeat", "take",
 )  # fmt: skip
 LEAVES = frozenset({"input", "param", "const", "arg"})
 HEADROOM_BITS = 2  # sign, and one bit for the offset that signed truncation adds
@@ -305,6 +307,14 @@ class Builder:
         if len(sa) != len(sb) or len(sa) < 2 or sa[:-2] != sb[:-2] or sa[-1] != sb[-2]:
             raise InternalError(f"matmul of {a.type} and {b.type} in {self.origin}")
         return self._append("matmul", (a, b), self._product_type(a, b, (*sa[:-1], sb[-1]), sa[-1]), bound=bound)
+
+    def block_matmul(self, a: RingNode, b: RingNode, block: int, *, bound: float | None = None) -> RingNode:
+        """a's last columns times the rows of b that belong to their block, the others as in `matmul`."""
+        (n, inner), (rows, columns) = a.type.shape, b.type.shape
+        if n % block or inner - block + n != rows:
+            raise InternalError(f"block_matmul of {a.type} and {b.type} in blocks of {block} in {self.origin}")
+        type = self._product_type(a, b, (n, columns), inner)
+        return self._append("block_matmul", (a, b), type, bound=bound, block=block)
 
     def _product_type(self, a: RingNode, b: RingNode, shape: tuple[int, ...], terms: int) -> RingType:
         return RingType(shape, a.type.frac_bits + b.type.frac_bits, a.type.bound * b.type.bound * terms,

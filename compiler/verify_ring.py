@@ -240,6 +240,16 @@ def _matmul(node: RingNode, operands: list[RingNode], scope: Scope) -> RingType:
     return _product(a, b, (*a.shape[:-1], b.shape[-1]), a.shape[-1])
 
 
+def _block_matmul(node: RingNode, operands: list[RingNode], scope: Scope) -> RingType:
+    a, b, block = operands[0].type, operands[1].type, node.int_attr("block")
+    fits = len(a.shape) == len(b.shape) == 2 and block >= 1 and a.shape[0] % block == 0
+    _require(
+        fits and a.shape[1] - block == b.shape[0] - a.shape[0] >= 0,
+        f"operands have shapes {list(a.shape)} and {list(b.shape)} in blocks of {block}",
+    )
+    return _product(a, b, (a.shape[0], b.shape[1]), a.shape[1])
+
+
 def _product(a: RingType, b: RingType, shape: tuple[int, ...], terms: int) -> RingType:
     return RingType(shape, a.frac_bits + b.frac_bits, a.bound * b.bound * terms, a.public and b.public)
 
@@ -329,6 +339,7 @@ RULES: dict[str, tuple[int | None, Rule]] = {
     "mul": (2, _mul),
     "dot": (2, _dot),
     "matmul": (2, _matmul),
+    "block_matmul": (2, _block_matmul),
     "trunc": (1, _trunc),
     "rescale": (1, _rescale),
     "lt": (1, _lt),

@@ -19,7 +19,7 @@ from mpcc.compiler.ring import HEADROOM_BITS, RingGraph, RingNode
 from mpcc.passes.narrow_bounds import narrow_bounds
 
 _LINEAR = frozenset({"add", "sub", "sum", "layout", "mul_const"})
-_PRODUCTS = frozenset({"mul", "dot", "matmul"})
+_PRODUCTS = frozenset({"mul", "dot", "matmul", "block_matmul"})
 
 
 def defer_rescales(graph: RingGraph, only: Set[str] | None = None) -> RingGraph:

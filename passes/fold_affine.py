@@ -2,10 +2,12 @@
 
 Given                                                Result
     y0 = layer_norm(x0, gamma0, beta0)                   n0 = rms_norm(x0) {gain}
-    z  = add(linear(c, W, b), y0)                        z  = linear([c, n0], C [W | diag(gamma0) / gain], C(b + beta0))
+    z  = add(linear(c, W, b), y0)                        z  = linear([c, n0], C [W | D], C(b + beta0))
     y  = layer_norm(z, gamma, beta)                      n  = rms_norm(z) {gain}
     u  = linear(y, V, d)                                 u  = linear(n, V diag(gamma) / gain, d + V beta)
 
+D = diag(gamma0) / gain. Where a product costs by its results or its multiplications (`blocks`), D is kept in blocks
+that hold few of its zeros, `linear_diagonal`, and the mean of D n0 is another product, of one output.
 A residual that is no LayerNorm's result inside has no gamma: it is centred and added, and needs no product.
 
 C = I - 11'/h centres: the mean of z is zero by construction, so LayerNorm needs no mean. The gain 2^k / sqrt(h) makes
@@ -45,15 +47,17 @@ class _State:
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     centred: set[str] = field(default_factory=set)
     visibility: dict[str, str] = field(default_factory=dict)
+    blocks: bool = False
 
 
-def fold_affine(graph: Graph) -> tuple[Graph, dict[str, torch.Tensor], dict[str, Affine]]:
+def fold_affine(graph: Graph, blocks: bool = False) -> tuple[Graph, dict[str, torch.Tensor], dict[str, Affine]]:
     """Fold a labelled graph; visibilities have to be inferred again afterwards.
 
+    `blocks`: products may take an operand in parts at no cost, so that diagonal matrices are kept in blocks.
     Returns the graph, new public constants, and for every LayerNorm that is no longer computed the node and the weights
     (names of nodes) that it can be recovered from.
     """
-    state = _State(graph)
+    state = _State(graph, blocks=blocks)
     users = graph.users()
     outputs = {name for _, name in graph.outputs}
     for node in graph.nodes:
@@ -188,11 +192,14 @@ def _fuse(state: _State, node: Node, linear: Node, rest: str, affine: Affine | N
     if affine is None:
         _add_centred(state, node, [u, weight, *bias], _value(state, rest))
         return
+    bias = [_emit(state, node, "beta", "add", (bias[0], affine.beta))] if bias else [affine.beta]
+    if state.blocks:
+        _add_scaled(state, node, (u, weight, bias[0]), affine)
+        return
     width = node.type.shape[-1]
     row = _emit(state, node, "row", "reshape", (affine.gamma,), shape=(1, width))
     row = _emit(state, node, "row_gain", "scale", (row,), factor=1.0 / affine.gain)
     square = _emit(state, node, "diagonal", "mul", (_eye(state, width), row))
-    bias = [_emit(state, node, "beta", "add", (bias[0], affine.beta))] if bias else [affine.beta]
     wide = _emit(state, node, "wide", "concat", (weight, square), dim=1)
     inputs = [
         _emit(state, node, "both", "concat", (u, affine.source), dim=len(node.type.shape) - 1),
@@ -201,6 +208,29 @@ def _fuse(state: _State, node: Node, linear: Node, rest: str, affine: Affine | N
     ]
     state.nodes[node.name] = replace(node, op="linear", inputs=tuple(inputs), attrs=())
     state.centred.add(node.name)
+
+
+def _add_scaled(state: _State, node: Node, linear: tuple[str, str, str], affine: Affine) -> None:
+    """C W u + C b + D n0 - mean of D n0, with D in blocks."""
+    u, weight, bias = linear
+    width = node.type.shape[-1]
+    block = width // _parts(width)
+    gamma = _gamma(state, node, affine)
+    column = _emit(state, node, "column", "reshape", (gamma,), shape=(width, 1))
+    diagonal = _emit(state, node, "diagonal", "mul", (_tiles(state, width, block), column))
+    weight = _emit(state, node, "wide", "concat", (_centred(state, node, weight, "weight"), diagonal), dim=1)
+    inputs = (u, affine.source, weight, _centred(state, node, bias, "bias"))
+    total = _emit(state, node, "product", "linear_diagonal", inputs, block=block)
+    row = _emit(state, node, "row", "reshape", (gamma,), shape=(1, width))
+    row = _emit(state, node, "row_share", "scale", (row,), factor=1.0 / width)
+    mean = _emit(state, node, "residual_mean", "linear", (affine.source, row))
+    state.nodes[node.name] = replace(node, op="sub", inputs=(total, mean), attrs=())
+    state.centred.add(node.name)
+
+
+def _parts(width: int) -> int:
+    """Blocks of a diagonal matrix: the more, the fewer zeros, but every block is a product of its own."""
+    return next(n for n in (8, 6, 4, 3, 2, 1) if width % n == 0)
 
 
 def _add_centred(state: _State, node: Node, linear: list[str], rest: str) -> None:
@@ -222,10 +252,18 @@ def _centred(state: _State, node: Node, name: str, what: str) -> str:
 
 
 def _eye(state: _State, width: int) -> str:
-    name = f"identity_{width}"
+    return _constant(state, f"identity_{width}", torch.eye(width))
+
+
+def _tiles(state: _State, width: int, block: int) -> str:
+    """Identity matrices below each other, [width, block]."""
+    return _constant(state, f"identities_{width}_{block}", torch.eye(block).repeat(width // block, 1))
+
+
+def _constant(state: _State, name: str, value: torch.Tensor) -> str:
     if name not in state.nodes:
-        state.constants[name] = torch.eye(width)
-        constant = Node(name, "constant", (), attributes(tensor=name), TensorType((width, width)))
+        state.constants[name] = value
+        constant = Node(name, "constant", (), attributes(tensor=name), TensorType(tuple(value.shape)))
         state.nodes = {name: constant, **state.nodes}
         state.visibility[name] = "public"
     return name

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mpcc.backends.emulator.semantics import without_blocks
 from mpcc.compiler.ring import HEADROOM_BITS, RingNode
 
 Int64 = NDArray[np.int64]
@@ -73,4 +74,5 @@ _TRUE_VALUE = {
     "sum": lambda node, x: x[0].sum(axis=node.int_attr("dim")),
     "dot": lambda node, x: np.einsum("...i,...i->...", x[0], x[1]),
     "matmul": lambda node, x: np.matmul(x[0], x[1]),
+    "block_matmul": lambda node, x: np.matmul(without_blocks(x[0], node.int_attr("block")), x[1]),
 }

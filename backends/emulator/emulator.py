@@ -133,6 +133,8 @@ class _Machine:
             return semantics.dot(args[0], args[1])
         if op == "matmul":
             return exact.matmul(args[0], args[1])
+        if op == "block_matmul":
+            return exact.matmul(semantics.without_blocks(args[0], node.int_attr("block")), args[1])
         if op == "trunc":
             return self.trunc(node, args[0])
         if op == "lt":

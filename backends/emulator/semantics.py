@@ -5,6 +5,8 @@ Shapes are those of the ring IR; results of layout operations may be views.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,6 +52,16 @@ def select(c: Int64, a: Int64, b: Int64) -> Int64:
 def dot(a: Int64, b: Int64) -> Int64:
     """Sum of a * b over the last dimension, which is kept with size 1."""
     return np.asarray(np.einsum("...i,...i->...", a, b))[..., np.newaxis]
+
+
+def without_blocks(a: NDArray[Any], block: int) -> NDArray[Any]:
+    """[n, k + block] with a block-diagonal matrix as last columns -> [n, k + n] with all its zeros."""
+    rows, inner = a.shape
+    full = np.zeros((rows, inner - block + rows), dtype=a.dtype)
+    full[:, : inner - block] = a[:, : inner - block]
+    columns = inner - block + (np.arange(rows) // block * block)[:, None] + np.arange(block)[None, :]
+    full[np.arange(rows)[:, None], columns] = a[:, inner - block :]
+    return full
 
 
 def layout(node: RingNode, parts: list[Int64]) -> Int64:

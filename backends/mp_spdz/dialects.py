@@ -30,6 +30,8 @@ class Dialect:
     `stored_shares`: shares can be read again by a later run (not where they carry a tag under a key of one run).
     `public_products_local`: a product of a public matrix with a secret one is computed by each party alone; elsewhere
     the public matrix becomes trivial shares, since the product of shares costs a few bytes and is the faster one.
+    `operands_free`: a product costs by its results or its multiplications, however often an operand takes part;
+    elsewhere the operands are what is sent.
     `prime`: numbers are taken modulo a prime of 128 bits instead of 2^64. A program for the ring means the same there:
     the verifier keeps every value below 2^63, and only truncations and comparisons, which MP-SPDZ composes in another
     way, rely on numbers that wrap around.
@@ -44,6 +46,7 @@ class Dialect:
     nearest_is_cheaper: bool = False
     stored_shares: bool = True
     public_products_local: bool = False
+    operands_free: bool = True
     prime: bool = False
     compile_flags: tuple[str, ...] = ()
 
@@ -71,11 +74,34 @@ DIALECTS: Mapping[str, Dialect] = {
     for d in (
         Dialect("ring", "replicated-ring-party.x", THREE, "instruction", LOCAL, local_trunc=True),
         Dialect(
-            "dealer-ring", "dealer-ring-party.x", ("client", "provider", "dealer"), "round", public_products_local=True
+            "dealer-ring",
+            "dealer-ring-party.x",
+            ("client", "provider", "dealer"),
+            "round",
+            public_products_local=True,
+            operands_free=False,
         ),
         Dialect("semi2k", "semi2k-party.x", TWO, "round", public_products_local=True),
-        Dialect("hemi", "hemi-party.x", TWO, "round", public_products_local=True, prime=True, compile_flags=DABITS),
-        Dialect("temi", "temi-party.x", TWO, "round", public_products_local=True, prime=True, compile_flags=DABITS),
+        Dialect(
+            "hemi",
+            "hemi-party.x",
+            TWO,
+            "round",
+            public_products_local=True,
+            operands_free=False,
+            prime=True,
+            compile_flags=DABITS,
+        ),
+        Dialect(
+            "temi",
+            "temi-party.x",
+            TWO,
+            "round",
+            public_products_local=True,
+            operands_free=False,
+            prime=True,
+            compile_flags=DABITS,
+        ),
         Dialect("rep4-ring", "rep4-ring-party.x", (*THREE, "second_helper"), "instruction"),
         Dialect(
             "ps-rep-ring", "ps-rep-ring-party.x", THREE, "round", nearest_is_cheaper=True, public_products_local=True

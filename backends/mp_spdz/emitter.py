@@ -373,6 +373,16 @@ class _Emitter:
         expression = products[0] if len(products) == 1 else f"sint.concat([{', '.join(products)}])"
         return self._result(expression, node.type.shape, tuple(range(rank)), "sint")
 
+    def _block_matmul(self, node: RingNode) -> Operand:
+        left, right = (self._lookup(n) for n in node.inputs)
+        a, b = self._shares_in_memory(left, 1), self._shares_in_memory(right, 0)
+        self._before_read(a)
+        self._before_read(b)
+        (rows, inner_a), (inner_b, columns) = ([_dim(o.view, d) for d in (0, 1)] for o in (a, b))
+        first, second = (f"{o.address} + {o.view.offset}" for o in (a, b))
+        given = f"{first}, {rows}, {inner_a}, {node.int_attr('block')}, {second}, {inner_b}, {columns}"
+        return self._result(f"block_matmul({given})", node.type.shape, (0, 1), "sint")
+
     def _shares_in_memory(self, operand: Operand, contiguous: int) -> Operand:
         """A matrix operand as shares in memory."""
         if operand.kind == "cint" and operand.address.startswith("weights_public"):

@@ -108,7 +108,7 @@ def price_key(node: RingNode, public: Iterable[bool], public_products_local: boo
     """The price list's entry for a node, or None where it is local. `public` tells of each operand."""
     if node.op in ("mul", "dot", "select"):
         return None if any(public) and node.op != "select" else "dot" if node.op == "dot" else "mul"
-    if node.op == "matmul":
+    if node.op in ("matmul", "block_matmul"):
         # elsewhere a public matrix is shared trivially: the fast product wants shares
         return None if (any(public) if public_products_local else all(public)) else "matmul"
     if node.op == "trunc":
@@ -166,7 +166,7 @@ def _amount(node: RingNode, operands: list[RingNode]) -> Amount:
     n, shapes = node.type.elements, [o.type.shape for o in operands]
     if node.op == "dot":
         return Amount(n, terms=shapes[0][-1])
-    if node.op == "matmul":
+    if node.op in ("matmul", "block_matmul"):
         rows, columns = node.type.shape[-2:]
         return Amount(n, terms=shapes[0][-1], rows=rows, columns=columns, count=n // (rows * columns))
     if node.op == "trunc":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ir import Node
 from mpcc.compiler.lowering.context import Context, lowers
 from mpcc.compiler.ring import RingNode
@@ -20,9 +21,30 @@ def lower_linear(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNo
     columns = b.transpose(b.reshape(x, (tokens, x.type.shape[-1])))
     bound = ctx.bound(node)
     product = b.matmul(weight, columns, bound=None if bound is None else 4 * bound)
-    if len(inputs) > 2:
-        bias = inputs[2]
-        lifted = b.rescale(bias, product.type.frac_bits)
+    return _with_bias(ctx, node, product, inputs[2:])
+
+
+@lowers("linear_diagonal")
+def lower_linear_diagonal(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
+    """x [..., in] and r [..., out] side by side, W [out, in + block] with the blocks of r's matrix as last columns."""
+    b, (x, r, weight) = ctx.b, inputs[:3]
+    x, r = ctx.align(x, r)
+    if x.type.frac_bits > ctx.f + 1:
+        x, r = ctx.at_scale(x), ctx.at_scale(r)
+    tokens = math.prod(r.type.shape[:-1])
+    columns = b.concat([b.transpose(b.reshape(v, (tokens, v.type.shape[-1]))) for v in (x, r)], 0)
+    block, bound = node.attr("block"), ctx.bound(node)
+    if not isinstance(block, int):
+        raise InternalError(f"{node.name}: no block size")
+    product = b.block_matmul(weight, columns, block, bound=None if bound is None else 4 * bound)
+    return _with_bias(ctx, node, product, inputs[3:])
+
+
+def _with_bias(ctx: Context, node: Node, product: RingNode, bias: Sequence[RingNode]) -> RingNode:
+    """The bias joins at the product's scale; back to [..., out]."""
+    b, bound = ctx.b, ctx.bound(node)
+    for given in bias:
+        lifted = b.rescale(given, product.type.frac_bits)
         column = b.reshape(lifted, (lifted.type.shape[0], 1))
         product = b.add(product, b.expand(column, product.type.shape), bound=bound)
     out = b.rescale(product, ctx.f, bound=bound)

@@ -89,6 +89,44 @@ class Linear(Op):
         return ((dim, None, None) if rows else (None, 0, 0))[: len(inputs)]
 
 
+class LinearDiagonal(Op):
+    """linear_diagonal(x, r, W[, b]) = x A^T + r D^T + b: the last `block` columns of W hold the block-diagonal D.
+
+    x [..., in], r [..., out], W [out, in + block], b [out]; row i of D has W[i, in:] at the columns of its block of
+    `block` rows. For a residual that is scaled by gamma it is a diagonal, kept with so few zeros.
+    """
+
+    name = "linear_diagonal"
+    arity = (3, 4)
+    secure = True
+    attrs = ("block",)
+
+    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
+        x, r, w = inputs[:3]
+        block = attrs["block"]
+        if len(w.shape) != 2 or not x.shape or not isinstance(block, int) or w.shape[0] % block:
+            raise fail(self.name, f"W {w} in blocks of {block}")
+        if r.shape != (*x.shape[:-1], w.shape[0]) or x.shape[-1] + block != w.shape[1]:
+            raise fail(self.name, f"x {x} and r {r} do not fit W {w}")
+        if len(inputs) == 4 and inputs[3].shape != (w.shape[0],):
+            raise fail(self.name, f"b {inputs[3]} does not fit W {w}")
+        return TensorType(r.shape, promote(*(t.dtype for t in inputs)))
+
+    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+        x, r, w = inputs[:3]
+        block = attrs["block"]
+        assert isinstance(block, int)
+        blocks = w[:, x.shape[-1] :].reshape(-1, block, block)
+        own = torch.einsum("...bt,bot->...bo", r.reshape(*r.shape[:-1], -1, block), blocks)
+        y = torch.nn.functional.linear(x, w[:, : x.shape[-1]], *inputs[3:])
+        return y + own.reshape(r.shape)
+
+    def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
+        """Rows of x and r."""
+        rows = dim < len(inputs[0].shape) - 1
+        return (dim, dim, None, None)[: len(inputs)] if rows else None
+
+
 class MatMul(Op):
     """matmul(a, b) = a b over the last two dimensions, the leading ones broadcast: [..., n, k] [..., k, m]."""
 
@@ -122,4 +160,4 @@ class MatMul(Op):
         return (left, right)
 
 
-OPS: tuple[Op, ...] = (Linear(), MatMul())
+OPS: tuple[Op, ...] = (Linear(), LinearDiagonal(), MatMul())

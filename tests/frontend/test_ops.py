@@ -51,6 +51,11 @@ CASES = {
     "linear": [
         ([X, w := r(5, 4)], {}, X @ w.T), ([X, w, b := r(5)], {}, X @ w.T + b), ([Y, w], {}, w @ Y),
     ],
+    "linear_diagonal": [
+        ([X, q4 := r(2, 3, 6), v := r(6, 6), d := r(6)], {"block": 2},
+         X @ v[:, :4].T + q4 @ torch.block_diag(*v[:, 4:].reshape(3, 2, 2)).T + d),
+        ([X, q4, v[:, :5]], {"block": 1}, X @ v[:, :4].T + q4 * v[:, 4]),
+    ],
     "matmul": [
         ([X, m := r(4, 2)], {}, X @ m), ([q := r(2, 1, 3, 4), k := r(5, 4, 2)], {}, q @ k),
     ],

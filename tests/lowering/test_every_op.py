@@ -39,6 +39,11 @@ CASES = {
         lambda: ([r(12), r(7, 12, scale=0.3)], {}, (1,)),
         lambda: ([r(1, 3), r(1, 3), r(1)], {}, (1, 2)),
     ],
+    "linear_diagonal": [
+        lambda: ([r(2, 5, 12), r(2, 5, 8), r(8, 14, scale=0.3), r(8)], {"block": 2}, (2, 3)),
+        lambda: ([r(3, 2), r(3, 4), r(4, 6, scale=0.3)], {"block": 4}, (2,)),
+        lambda: ([r(1, 5), r(1, 6), r(6, 6), r(6)], {"block": 1}, (2, 3)),
+    ],
     "matmul": [
         lambda: ([r(4, 6), r(6, 3)], {}, ()),
         lambda: ([r(2, 1, 4, 6), r(3, 6, 2)], {}, ()),
@@ -94,7 +99,7 @@ CASES = {
 # op -> error of a result, in ulps and as a share of max(1, |y|); everything else is a few roundings
 TOLERANCE = {
     "softmax": softmax_error(16), "attention": 4e-3, "gelu": 4e-4, "tanh": 7e-4, "sigmoid": 4e-4, "silu": 1e-3,
-    "exp": 1.5e-3, "linear": 1e-4, "matmul": 1e-4, "layer_norm": 3e-4, "rms_norm": 3e-4,
+    "exp": 1.5e-3, "linear": 1e-4, "linear_diagonal": 1e-4, "matmul": 1e-4, "layer_norm": 3e-4, "rms_norm": 3e-4,
 }  # fmt: skip
 
 

@@ -23,8 +23,8 @@ def labelled(name, partition, length=9, **options):
     return infer(prepare_masks(graph), labels), tensors, labels
 
 
-def folded(graph, tensors, labels):
-    rewritten, constants, recovered = fold_affine(graph)
+def folded(graph, tensors, labels, blocks=False):
+    rewritten, constants, recovered = fold_affine(graph, blocks)
     rewritten = infer(rewritten, labels)
     store = tensors | constants
     working, prepared = hoist_prepared(rewritten)
@@ -33,13 +33,31 @@ def folded(graph, tensors, labels):
 
 @pytest.mark.parametrize("name", ["BertForSequenceClassification", "RobertaForTokenClassification", "DistilBertModel"])
 @pytest.mark.parametrize("public", [(), ("*embeddings*",)], ids=["private", "public-embeddings"])
-def test_same_outputs(name, public):
+@pytest.mark.parametrize("blocks", [False, True], ids=["dense", "blocks"])
+def test_same_outputs(name, public, blocks):
     graph, tensors, labels = labelled(name, Partition(public=public))
-    working, store, _ = folded(graph, tensors, labels)
+    working, store, _ = folded(graph, tensors, labels, blocks)
+    assert ("linear_diagonal" in {n.op for n in working}) == blocks
     for sample in batches(9):
         expected, found = run_graph(graph, sample, tensors), run_graph(working, sample, store)
         for (_, old), (_, new) in zip(graph.outputs, working.outputs, strict=True):
             torch.testing.assert_close(found[new], expected[old], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [16, 20, 12, 9])
+def test_a_residuals_diagonal_is_kept_in_blocks(width):
+    graph, tensors, labels = labelled("BertModel", Partition(public=("*embeddings*",)), width=width, heads=1)
+    dense, _, _ = folded(graph, tensors, labels)
+    working, store, _ = folded(graph, tensors, labels, True)
+    products = [n for n in working if n.op == "linear_diagonal"]
+    for node in products:
+        weight = store[str(working[node.inputs[2]].attr("tensor"))]
+        inner, block = working[node.inputs[0]].type.shape[-1], node.attr("block")
+        assert weight.shape == (width, inner + block) and width % block == 0 and block <= width / 3
+        assert torch.count_nonzero(weight[:, inner:]) <= width
+    assert len(products) == 3, "all but the first residual, which the client gives"
+    wide = [n for n in dense if n.op == "linear" and dense[n.inputs[1]].type.shape[1] > width]
+    assert len(wide) >= len(products)
 
 
 def test_inside_only_norms_without_affine_part_are_left():

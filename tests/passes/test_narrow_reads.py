@@ -114,6 +114,7 @@ def test_a_dimension_that_is_mixed_is_cut_afterwards():
 CASES = {
     "add": ([(2, 3, 4), (3, 1)], {}), "where": ([(3, 1), (2, 3, 4), (4,)], {}), "scale": ([(2, 3)], {"factor": 2.0}),
     "gelu": ([(2, 3)], {"approximate": "tanh"}), "linear": ([(2, 3, 4), (5, 4), (5,)], {}),
+    "linear_diagonal": ([(2, 3, 5), (2, 3, 4), (4, 7), (4,)], {"block": 2}),
     "matmul": ([(2, 1, 3, 4), (5, 4, 6)], {}), "softmax": ([(2, 3, 4)], {"dim": 1}),
     "layer_norm": ([(2, 3, 4), (4,)], {"eps": 1e-5, "affine": "gamma"}),
     "rms_norm": ([(2, 3, 4)], {"eps": 1e-5, "gain": 2.0}), "reshape": ([(2, 12, 5)], {"shape": (2, 3, 4, 5)}),

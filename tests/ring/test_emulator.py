@@ -107,6 +107,25 @@ def test_probability_is_the_fraction(quarter):
     assert abs((apply(lambda b, v: trunc(b, v, 16), x) + 1).mean() - quarter / 4) < 0.01
 
 
+@pytest.mark.parametrize("block", [1, 2, 3, 6])
+def test_a_block_diagonal_matrix_meets_the_last_rows(block):
+    rng = np.random.default_rng(block)
+    dense, residual = rng.integers(-50, 50, (6, 4)), rng.integers(-50, 50, (6, 5))
+    x, blocks = rng.integers(-50, 50, (4, 5)), rng.integers(-50, 50, (6 // block, block, block))
+    diagonal = np.zeros((6, 6), dtype=np.int64)
+    for i, part in enumerate(blocks):
+        diagonal[i * block : (i + 1) * block, i * block : (i + 1) * block] = part
+    expected = dense @ x + diagonal @ residual
+    given = np.concatenate([dense, blocks.reshape(6, block)], 1)
+
+    def build(b, v):
+        weight = b.reshape(b.slice(v, 0, 0, given.size), given.shape)
+        return b.block_matmul(weight, b.reshape(b.slice(v, 0, given.size, given.size + 50), (10, 5)), block)
+
+    flat = np.concatenate([given.ravel(), x.ravel(), residual.ravel()])
+    assert (apply(build, flat) == expected).all()
+
+
 def test_the_nearest_variant_is_nearest_in_any_mode_and_seeds_repeat():
     x = np.random.default_rng(0).integers(-(2**40), 2**40, 1000)
     assert (apply(lambda b, v: trunc(b, v, 8, "nearest"), x, seed=3) == trunc_nearest(x, 8)).all()
@@ -141,6 +160,16 @@ def test_overflow_names_layer_and_operation(op):
     assert [o.op for o in result.overflows] == [op] and result.overflows[0].layer == "encoder.layer.0"
     small = run(unary(function), {"x": np.full(4, 2**14)}, {})
     assert not small.overflows
+
+
+def test_block_matmul_overflow_is_found_where_operands_fit():
+    x = np.full((2, 2), 2**31)
+
+    def build(b, v):
+        return b.block_matmul(b.concat([v, b.slice(v, 1, 0, 1)], 1), b.concat([v, v], 0), 1)
+
+    with pytest.raises(RangeError, match="block_matmul"):
+        run(unary(build, (2, 2)), {"x": x}, {})
 
 
 def test_matmul_overflow_is_found_where_operands_fit():

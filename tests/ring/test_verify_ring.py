@@ -82,6 +82,7 @@ BROKEN = {
     "dot": ("y = dot(x, x) : share[2,1] q16 <=64.0", None),
     "dot bound": ("y = dot(x, x) : share[2,1] q16 <=257.0", "above 256"),
     "matmul": ("y = matmul(x, x) : share[2,4] q16 <=256.0", "have shapes"),
+    "block_matmul": ("y = block_matmul(x, x) {block=2} : share[2,4] q16 <=256.0", "in blocks of 2"),
     "trunc bits": ('y = trunc(x) {bits=0, variant="safe"} ' + SHARE, "truncates by 0 bits"),
     "trunc variant": ('y = trunc(x) {bits=1, variant="fast"} : share[2,4] q7 <=8.0', "unknown variant 'fast'"),
     "trunc scale": ('y = trunc(x) {bits=4, variant="safe"} : share[2,4] q8 <=8.0', "the rule gives 4"),

@@ -112,6 +112,21 @@ def matmuls(b):
     }  # fmt: skip
 
 
+def block_matmuls(b):
+    x, y = secret(b, shape=(5, 3), bound=10.0), secret(b, "y", shape=(3, 5), bound=10.0)
+    r = secret(b, "r", shape=(4, 3), bound=10.0)
+    w = b.param(("w",), (4, 7), 8, 10.0, public=False)  # 5 columns that meet x, blocks of two
+    z = secret(b, "z", shape=(4, 7), bound=10.0)
+    joined = b.concat([x, r], 0)
+    return {
+        "weight": b.block_matmul(w, joined, 2), "secret": b.block_matmul(z, joined, 2),
+        "register": b.block_matmul(b.add(z, z), b.add(joined, joined), 2),
+        "turned": b.block_matmul(w, b.concat([b.transpose(y), b.add(r, r)], 0), 2),
+        "diagonal": b.block_matmul(b.slice(z, 1, 0, 6), joined, 1),
+        "one_block": b.block_matmul(b.concat([z, z], 1), b.concat([x, x, r], 0), 4),
+    }  # fmt: skip
+
+
 def truncations(b):
     outputs = {}
     for bits, frac_bits, bound in ((1, 8, 100.0), (8, 16, 2.0**30), (13, 20, 2.0**41), (16, 16, 2.0**45), (20, 40, 1.0),
@@ -195,6 +210,7 @@ PROGRAMS = {
     "layouts_in_registers": layouts(computed),
     "products": products,
     "matmuls": matmuls,
+    "block_matmuls": block_matmuls,
     "truncations": truncations,
     "comparisons": comparisons,
     "selections": selections,

@@ -82,6 +82,14 @@ class Generator:
             return None
         return self.builder.matmul(a, self.param((a.type.shape[1], 3), 1))
 
+    def blocks(self, a):
+        if len(a.type.shape) != 2:
+            return None
+        b, rows = self.builder, a.type.shape[0]
+        block = self.pick([n for n in (1, 2, 3) if rows % n == 0])
+        weight = self.param((rows, rows + block), 1)
+        return b.block_matmul(weight, b.concat([a, b.add(a, a)], 0), block)
+
     def param(self, shape, count):
         self.counter += 1
         names = tuple(f"w{self.counter}_{i}" for i in range(count))
@@ -155,8 +163,8 @@ class Generator:
 
 
 OPERATIONS = [
-    "add", "sub", "constant", "scaled", "total", "mul", "dot", "matmul", "weighted", "rescale", "rescale", "compare",
-    "select", "reshape", "permute", "permute", "slice", "expand", "concat", "loop",
+    "add", "sub", "constant", "scaled", "total", "mul", "dot", "matmul", "weighted", "blocks", "rescale", "rescale",
+    "compare", "select", "reshape", "permute", "permute", "slice", "expand", "concat", "loop",
 ]  # fmt: skip
 
 

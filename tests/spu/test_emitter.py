@@ -77,6 +77,8 @@ CASES = [
     ("square", (spread(4, 3),), {}, 1e-3),
     ("linear", (spread(2, 5, 6), spread(3, 6), spread(3)), {}, 3e-3),
     ("linear", (spread(6), spread(3, 6)), {}, 3e-3),
+    ("linear_diagonal", (spread(2, 5, 6), spread(2, 5, 4), spread(4, 8), spread(4)), {"block": 2}, 3e-3),
+    ("linear_diagonal", (spread(5, 6), spread(5, 4), spread(4, 7)), {"block": 1}, 3e-3),
     ("matmul", (spread(2, 1, 4, 6), spread(3, 6, 2)), {}, 3e-3),
     ("matmul", (spread(2, 4, 6), spread(6, 2)), {}, 3e-3),
     ("softmax", (spread(3, 8, scale=10),), {"dim": 1}, 1e-3),
