@@ -120,6 +120,9 @@ def test_language_modelling_needs_no_labels(here):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_an_interrupted_run_ends_with_the_same_bytes(here, how):
+    longer = RECIPE.replace("distill = {epochs = 1, ", "distill = {epochs = 25, ")  # time enough to be interrupted
+    assert longer != RECIPE
+    (here / "recipe.toml").write_text(longer)
     assert finetune(here) == 0
     whole = weights(here / "out")
     (here / "out").rename(here / "whole")
