@@ -40,6 +40,7 @@ def logits(out):
     return torch.tensor([answer["outputs"]["logits"] for answer in json.loads(out)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 def test_each_input_has_its_own_answer(monkeypatch, capsys, count):
     """Also the last one of an odd number, whose batch is filled up."""
@@ -52,6 +53,7 @@ def test_each_input_has_its_own_answer(monkeypatch, capsys, count):
     assert all(len(answer["labels"]["logits"]) == 1 for answer in json.loads(out))
 
 
+@pytest.mark.slow
 def test_a_batch_takes_the_rounds_of_one():
     alone, together = program(1).cost(), program(2).cost()
     assert together.rounds < 1.2 * alone.rounds and together.bytes_online < 2.1 * alone.bytes_online

@@ -110,6 +110,7 @@ def test_full_fine_tune_without_base_has_no_public_weight():
     assert tiny.private_program().bundle.client.tensors == {}
 
 
+@pytest.mark.slow
 def test_full_fine_tune_with_base_has_no_public_weight():
     program = tiny.compiled(tiny.classifier(9), partition=mpcc.Partition.from_base(tiny.base_model()))
     assert all(e.visibility == "provider" for e in program.bundle.manifest.evidence if "position_ids" not in e.tensor)

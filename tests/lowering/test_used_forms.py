@@ -14,6 +14,7 @@ def used(profile, layers=2, *, masked=True, **options):
     return program, {u.operation: u for u in program.used}
 
 
+@pytest.mark.slow
 def test_a_loop_counts_all_its_layers():
     for layers in (1, 3):
         program, forms = used("safe", layers)
@@ -24,6 +25,7 @@ def test_a_loop_counts_all_its_layers():
         assert sum(n.attr("count", 1) for n in program.ring if n.op == "repeat") == rolled
 
 
+@pytest.mark.slow
 def test_safe_takes_the_form_for_any_argument_and_default_the_one_over_the_range():
     program, forms = used("safe")
     assert (forms["gelu"].form, forms["gelu"].error) == ("polynomial", gelu_error("none", program.settings.frac_bits))
@@ -37,6 +39,7 @@ def test_safe_takes_the_form_for_any_argument_and_default_the_one_over_the_range
     assert forms["gelu"].error == gelu_error("none", 13, domain=domain, inner_frac_bits=bits)
 
 
+@pytest.mark.slow
 def test_lean_forms_declare_larger_errors():
     precise, lean = used("safe")[1], used("default", frac_bits=13)[1]
     for operation in ("attention: exp", "attention: reciprocal", "rms_norm: rsqrt"):

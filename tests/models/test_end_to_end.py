@@ -78,6 +78,7 @@ def test_depths_and_attention_implementations(layers, attention):
     assert len(repeats) == (layers > 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "heads", "inner"), [(12, 3, 20), (24, 4, 7), (20, 1, 33)], ids=str)
 def test_widths_that_are_not_powers_of_two(width, heads, inner):
     check(tiny("BertForSequenceClassification", width=width, heads=heads, inner=inner), batches(7))
@@ -213,6 +214,7 @@ def test_emitted_source_gives_the_same_integers(kind):
         assert np.array_equal(got, emulated(program, one)["logits"].reshape(-1))
 
 
+@pytest.mark.slow
 def test_source_does_not_grow_with_depth():
     """All layers but the last are one loop; of the last, a classifier needs one token only."""
     lengths = []
@@ -235,6 +237,7 @@ def test_changed_models_run_too(masked):
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure_bits", [10, 20, 40])
 def test_default_profile_is_never_slower_than_safe(failure_bits):
     """A tight budget leaves few truncations local; then the forms made for local ones would only cost time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tiny_models import batches, compiled, secure_outputs, tiny
 
@@ -25,6 +26,7 @@ def test_a_far_network_takes_fewer_rounds_and_no_more_seconds():
         assert abs(torch.as_tensor(found).reshape(want.shape) - want).max() < 5e-3
 
 
+@pytest.mark.slow
 def test_savings_are_those_of_a_program_without_the_pass():
     model, samples = tiny("BertForSequenceClassification"), batches(4)
     captured, options = capture(model, samples[0]), Options(profile="default")

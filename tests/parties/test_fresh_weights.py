@@ -58,6 +58,7 @@ def test_what_is_the_same_gives_the_same_weights():
         assert torch.equal(again.bundle.provider[name], tensor)
 
 
+@pytest.mark.slow
 def test_an_adapter():
     model = tiny.lora()
     with torch.no_grad():

@@ -149,6 +149,7 @@ def test_every_operation_behind_a_slice(op, data):
     assert s.equal(graph)["y"].type.elements <= graph["y"].type.elements
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["BertForSequenceClassification", "RobertaForSequenceClassification",
                                   "DistilBertForSequenceClassification"])  # fmt: skip
 def test_the_last_layer_of_a_classifier_is_one_token_wide(name):
