@@ -27,9 +27,9 @@ Written by `python -m benchmarks.marill tables`; how each technique is done is i
   BBC topics: 800 and 500. Epochs and rates are the same for both (`benchmarks/marill_variants.py`).
 * Standard fine-tuning trains all layers, pooler and classifier. Embeddings stay public in every row.
 * "kept" is the mean accuracy as a share of the standard's over the same seeds.
-* Costs are of film reviews with seed 0, one inference. **Bold** is measured on real parties on one machine of 2 cores
-  that did nothing else (fastest of 3 runs; of 1 for two parties alone); all else is estimated. Seconds on one machine
-  vary by a quarter from run to run; bytes and rounds do not.
+* Costs are of film reviews with seed 0, one inference. **Bold** is measured on real parties on one machine of 2 cores:
+  the fastest of 3 runs while nothing else ran, for two parties alone one run beside other work. All else is estimated.
+  Seconds on one machine vary by a quarter from run to run; bytes and rounds do not.
   Seconds on LAN (1 Gbit/s, 0.5 ms) and WAN (100 Mbit/s, 40 ms) are the network's time alone. A factor compares with
   standard fine-tuning, both compiled by mpcc.
 

@@ -1,6 +1,6 @@
 """Ring IR: what MPC does.
 
-About fifteen primitives over Z_2^k. Every value is an array of ring elements with an explicit scale (`frac_bits`: the
+About twenty primitives over Z_2^k. Every value is an array of ring elements with an explicit scale (`frac_bits`: the
 integer v stands for v / 2^frac_bits) and a magnitude bound (`bound`: the largest |real value| it may take). Shapes of
 element-wise operands are equal: broadcasting is an explicit `layout`. The emulator defines the semantics; a back end
 implements the primitives and nothing else.

@@ -197,8 +197,7 @@ def _fuse(state: _State, node: Node, linear: Node, rest: str, affine: Affine | N
         _add_scaled(state, node, (u, weight, bias[0]), affine)
         return
     width = node.type.shape[-1]
-    row = _emit(state, node, "row", "reshape", (affine.gamma,), shape=(1, width))
-    row = _emit(state, node, "row_gain", "scale", (row,), factor=1.0 / affine.gain)
+    row = _emit(state, node, "row", "reshape", (_gamma(state, node, affine),), shape=(1, width))
     square = _emit(state, node, "diagonal", "mul", (_eye(state, width), row))
     wide = _emit(state, node, "wide", "concat", (weight, square), dim=1)
     inputs = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mpcc.backends.spu.writer import Value, Writer, emits, integer, integers, number
+from mpcc.backends.spu.writer import Value, Writer, emits, integers, number
 from mpcc.compiler.ir import Node
 
 Inputs = Sequence[Value]
@@ -57,7 +57,7 @@ def _linear(w: Writer, node: Node, inputs: Inputs) -> Value:
 @emits("linear_diagonal")
 def _linear_diagonal(w: Writer, node: Node, inputs: Inputs) -> Value:
     x, r, weight = inputs[:3]
-    tokens, (out, columns), block = math.prod(r.shape[:-1]), weight.shape, integer(node, "block")
+    tokens, (out, columns), block = math.prod(r.shape[:-1]), weight.shape, integers(node, "block")[0]
     dense = w.slice(weight, 1, 0, columns - block, 1)
     product = w.matmul(w.reshape(x, (tokens, columns - block)), w.transpose(dense))
     blocks = w.reshape(w.slice(weight, 1, columns - block, columns, 1), (out // block, block, block))

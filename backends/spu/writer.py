@@ -222,14 +222,6 @@ def number(node: Node, key: str, default: float | None = None) -> float:
     return float(value)
 
 
-def integer(node: Node, key: str) -> int:
-    """An attribute that is a whole number."""
-    value = node.attr(key)
-    if not isinstance(value, int):
-        raise InternalError(f"{node.name}: {key} is no whole number")
-    return value
-
-
 def integers(node: Node, key: str) -> tuple[int, ...]:
     """An attribute that is one integer or a tuple of them."""
     value = node.attr(key)

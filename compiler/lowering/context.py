@@ -128,3 +128,11 @@ class Context:
 
     def broadcast(self, x: RingNode, shape: tuple[int, ...]) -> RingNode:
         return self.b.expand(x, shape)
+
+
+def int_attr(node: Node, key: str) -> int:
+    """A whole-number attribute; InternalError where it is none."""
+    value = node.attr(key)
+    if not isinstance(value, int):
+        raise InternalError(f"{node.name}: {key} is {value!r}")
+    return value

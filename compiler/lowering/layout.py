@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ir import Node
-from mpcc.compiler.lowering.context import Context, lowers
+from mpcc.compiler.lowering.context import Context, int_attr, lowers
 from mpcc.compiler.ring import RingNode
 
 
@@ -15,13 +15,6 @@ def _ints(node: Node, key: str) -> tuple[int, ...]:
     if not isinstance(value, tuple):
         raise InternalError(f"{node.name}: {key} is {value!r}")
     return tuple(int(v) for v in value)  # type: ignore[arg-type]
-
-
-def _int(node: Node, key: str) -> int:
-    value = node.attr(key)
-    if not isinstance(value, int):
-        raise InternalError(f"{node.name}: {key} is {value!r}")
-    return value
 
 
 @lowers("reshape")
@@ -41,10 +34,12 @@ def lower_expand(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNo
 
 @lowers("slice")
 def lower_slice(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
-    return ctx.b.slice(inputs[0], _int(node, "dim"), _int(node, "start"), _int(node, "stop"), _int(node, "step"))
+    return ctx.b.slice(
+        inputs[0], int_attr(node, "dim"), int_attr(node, "start"), int_attr(node, "stop"), int_attr(node, "step")
+    )
 
 
 @lowers("concat")
 def lower_concat(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     frac_bits = max(x.type.frac_bits for x in inputs)
-    return ctx.b.concat([ctx.b.rescale(x, frac_bits) for x in inputs], _int(node, "dim"))
+    return ctx.b.concat([ctx.b.rescale(x, frac_bits) for x in inputs], int_attr(node, "dim"))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ir import Node
-from mpcc.compiler.lowering.context import Context, lowers
+from mpcc.compiler.lowering.context import Context, int_attr, lowers
 from mpcc.compiler.ring import RingNode
 
 
@@ -33,10 +32,8 @@ def lower_linear_diagonal(ctx: Context, node: Node, inputs: Sequence[RingNode]) 
         x, r = ctx.at_scale(x), ctx.at_scale(r)
     tokens = math.prod(r.type.shape[:-1])
     columns = b.concat([b.transpose(b.reshape(v, (tokens, v.type.shape[-1]))) for v in (x, r)], 0)
-    block, bound = node.attr("block"), ctx.bound(node)
-    if not isinstance(block, int):
-        raise InternalError(f"{node.name}: no block size")
-    product = b.block_matmul(weight, columns, block, bound=None if bound is None else 4 * bound)
+    bound = ctx.bound(node)
+    product = b.block_matmul(weight, columns, int_attr(node, "block"), bound=None if bound is None else 4 * bound)
     return _with_bias(ctx, node, product, inputs[3:])
 
 
