@@ -29,18 +29,36 @@ console = Console()
 def importer_row(it: Subject, stack: Stack) -> Row:
     """The importer on the subject; on fewer layers than it has, its cost is scaled up and there is no error."""
     measured, found = run_importer(stack)
-    row = Row(it.name, it.title, "importer", measured.total_bytes, measured.rounds, measured.seconds,
-              measured.compile_seconds, measured.byte_code, output=it.output)  # fmt: skip
+    row = Row(
+        it.name,
+        it.title,
+        "importer",
+        measured.total_bytes,
+        measured.rounds,
+        measured.seconds,
+        measured.compile_seconds,
+        measured.byte_code,
+        output=it.output,
+    )
     scale = it.stack.config.num_hidden_layers / stack.config.num_hidden_layers
     if scale != 1:
         note = f"{stack.config.num_hidden_layers} layer(s) measured; bytes, rounds and seconds x{scale:g}"
-        return replace(row, bytes=round(measured.total_bytes * scale), rounds=round(measured.rounds * scale),
-                       seconds=measured.seconds * scale, note=note)  # fmt: skip
+        return replace(
+            row,
+            bytes=round(measured.total_bytes * scale),
+            rounds=round(measured.rounds * scale),
+            seconds=measured.seconds * scale,
+            note=note,
+        )
     error = (found - stack.expected).abs()
     equal = int(found.argmax()) == int(stack.expected.argmax())
-    return replace(row, max_error=float(error.max()), mean_error=float(error.mean()),
-                   labels=f"{int(equal)} of 1" if stack.labels else "",
-                   note="attends to padding; compared with PyTorch doing so" if stack.labels else "")  # fmt: skip
+    return replace(
+        row,
+        max_error=float(error.max()),
+        mean_error=float(error.mean()),
+        labels=f"{int(equal)} of 1" if stack.labels else "",
+        note="attends to padding; compared with PyTorch doing so" if stack.labels else "",
+    )
 
 
 def our_rows(it: Subject, profile: str) -> tuple[list[Row], Built]:
@@ -50,16 +68,35 @@ def our_rows(it: Subject, profile: str) -> tuple[list[Row], Built]:
     error = (found - it.expected[0]).abs()
     estimated, labelled = built.program.cost().bytes_online, it.stack.labels > 0
     equal = int(found.argmax()) == int(it.expected[0].argmax())
-    real = Row(it.name, it.title, f"mpcc {profile}", measured.total_bytes, measured.rounds, measured.seconds,
-               measured.compile_seconds, measured.byte_code, float(error.max()), float(error.mean()),
-               f"{int(equal)} of 1" if labelled else "", it.output, estimated, built.failure_bits,
-               f"mpcc's own compiler {built.seconds:.1f} s")  # fmt: skip
+    real = Row(
+        it.name,
+        it.title,
+        f"mpcc {profile}",
+        measured.total_bytes,
+        measured.rounds,
+        measured.seconds,
+        measured.compile_seconds,
+        measured.byte_code,
+        float(error.max()),
+        float(error.mean()),
+        f"{int(equal)} of 1" if labelled else "",
+        it.output,
+        estimated,
+        built.failure_bits,
+        f"mpcc's own compiler {built.seconds:.1f} s",
+    )
     clear = run_emulated(built)
     note = f"{clear.inputs} inputs in clear; {clear.overflows} overflows, largest use of a bound {clear.widest:.3g}"
-    emulated = Row(it.name, it.title, f"mpcc {profile}, emulator",
-                   max_error=clear.max_error, mean_error=clear.mean_error,
-                   labels=f"{clear.equal_labels} of {clear.inputs}" if labelled else "", output=it.output,
-                   note=note + (f", {clear.beyond} places beyond theirs" if clear.beyond else ""))  # fmt: skip
+    emulated = Row(
+        it.name,
+        it.title,
+        f"mpcc {profile}, emulator",
+        max_error=clear.max_error,
+        mean_error=clear.mean_error,
+        labels=f"{clear.equal_labels} of {clear.inputs}" if labelled else "",
+        output=it.output,
+        note=note + (f", {clear.beyond} places beyond theirs" if clear.beyond else ""),
+    )
     return [real, emulated], built
 
 
@@ -70,10 +107,21 @@ def spu_row(it: Subject) -> Row:
     assert measured is not None  # something secret is left in every subject
     error = (found - it.expected[0]).abs()
     equal = int(found.argmax()) == int(it.expected[0].argmax())
-    return Row(it.name, it.title, "spu aby3", measured.bytes_online, measured.rounds, measured.seconds,
-               measured.compile_seconds, None, float(error.max()), float(error.mean()),
-               f"{int(equal)} of 1" if it.stack.labels else "", it.output,
-               note="rounds are messages sent by the busiest party")  # fmt: skip
+    return Row(
+        it.name,
+        it.title,
+        "spu aby3",
+        measured.bytes_online,
+        measured.rounds,
+        measured.seconds,
+        measured.compile_seconds,
+        None,
+        float(error.max()),
+        float(error.mean()),
+        f"{int(equal)} of 1" if it.stack.labels else "",
+        it.output,
+        note="rounds are messages sent by the busiest party",
+    )
 
 
 def parts_of(built: Built, profile: str) -> list[str]:
@@ -88,8 +136,13 @@ def parts_of(built: Built, profile: str) -> list[str]:
 def about() -> dict[str, str]:
     """What has to be known to compare with another run."""
     load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
-    return {"date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "cores": str(os.cpu_count()), "load at the end": load,
-            "torch": torch.__version__, "options": "-E ring -b 100000, three parties on one machine"}  # fmt: skip
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "cores": str(os.cpu_count()),
+        "load at the end": load,
+        "torch": torch.__version__,
+        "options": "-E ring -b 100000, three parties on one machine",
+    }
 
 
 def main(

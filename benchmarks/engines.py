@@ -23,8 +23,21 @@ import typer
 from benchmarks.classifiers import SHAPES, Files, write_shape
 from examples.sentiment.data import base_folder
 
-HEAD = ("engine", "program", "reviews", "labels equal", "logits differ by", "MB", "by party", "rounds or messages",
-        "seconds", "input and output kB", "weights, once: MB", "seconds", "load")  # fmt: skip
+HEAD = (
+    "engine",
+    "program",
+    "reviews",
+    "labels equal",
+    "logits differ by",
+    "MB",
+    "by party",
+    "rounds or messages",
+    "seconds",
+    "input and output kB",
+    "weights, once: MB",
+    "seconds",
+    "load",
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +70,18 @@ def measure(case: Case, folder: Path) -> list[str]:
     files = write_shape(shape, folder / f"{shape.name}-{case.reviews}", case.reviews)
     program = folder / f"{shape.name}.mpc"
     if not program.exists():
-        _mpcc("compile", files.model, "--base", base_folder(), "--calibration", files.calibration,
-              "--sequence-length", str(shape.tokens), "-o", program)  # fmt: skip
+        _mpcc(
+            "compile",
+            files.model,
+            "--base",
+            base_folder(),
+            "--calibration",
+            files.calibration,
+            "--sequence-length",
+            str(shape.tokens),
+            "-o",
+            program,
+        )
     load = os.getloadavg()[0]
     answers = json.loads(_mpcc("run", program, "--input", files.reviews, *case.options, "--json"))
     return [
@@ -90,11 +113,17 @@ def _cells(files: Files, answers: Sequence[Mapping[str, Any]]) -> list[str]:
     costs = [answer["measured"] for answer in answers]
     by_party = [_mean([c["bytes_by_party"][i] for c in costs]) / 1e6 for i in range(len(costs[0]["bytes_by_party"]))]
     return [
-        str(len(answers)), f"{equal} of {len(answers)}", f"{largest:.1e}", f"{sum(by_party):.1f}",
-        " / ".join(f"{b:.1f}" for b in by_party), f"{_mean([c['rounds'] for c in costs]):,.0f}",
-        f"{_mean([c['seconds'] for c in costs]):.2f}", f"{_mean([c['input_bytes'] for c in costs]) / 1e3:.0f}",
-        f"{costs[0]['provisioning_bytes'] / 1e6:.1f}", f"{costs[0]['provisioning_seconds']:.1f}",
-    ]  # fmt: skip
+        str(len(answers)),
+        f"{equal} of {len(answers)}",
+        f"{largest:.1e}",
+        f"{sum(by_party):.1f}",
+        " / ".join(f"{b:.1f}" for b in by_party),
+        f"{_mean([c['rounds'] for c in costs]):,.0f}",
+        f"{_mean([c['seconds'] for c in costs]):.2f}",
+        f"{_mean([c['input_bytes'] for c in costs]) / 1e3:.0f}",
+        f"{costs[0]['provisioning_bytes'] / 1e6:.1f}",
+        f"{costs[0]['provisioning_seconds']:.1f}",
+    ]
 
 
 def _mean(numbers: Sequence[float]) -> float:

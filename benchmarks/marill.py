@@ -57,8 +57,10 @@ def train(
         if trainer is None:
             trainer = trainers.setdefault(task, Trainer(TASKS[task](), ROWS[task]))
         record = trainer.train(VARIANTS[name], seed)
-        console.print(f"{task} {name} seed {seed}: accuracy {record['accuracy']:.1%}, "
-                      f"{record['cpu_seconds']:.0f} s of processor time")  # fmt: skip
+        console.print(
+            f"{task} {name} seed {seed}: accuracy {record['accuracy']:.1%}, "
+            f"{record['cpu_seconds']:.0f} s of processor time"
+        )
 
 
 @app.command()

@@ -11,7 +11,7 @@ import torch
 from benchmarks.marill_tasks import TOKENS, Task
 from benchmarks.marill_variants import OUT, Variant, folder_of
 from examples.sentiment.data import base_folder
-from mpcc.compiler.partition import Partition
+from mpcc.compiler.frontend.partition import Partition
 from mpcc.marill.prefix import Example, padded_ids
 from mpcc.marill.saving import load
 from mpcc.program import Program
@@ -95,8 +95,9 @@ def measured(task: Task, variant: Variant, protocol: str, out: Path = OUT) -> Co
     if not runs:
         return record
     fastest = min(runs, key=lambda m: m.seconds)
-    record = replace(record, measured_bytes=fastest.bytes_online, measured_rounds=fastest.rounds,
-                     measured_seconds=fastest.seconds)  # fmt: skip
+    record = replace(
+        record, measured_bytes=fastest.bytes_online, measured_rounds=fastest.rounds, measured_seconds=fastest.seconds
+    )
     _write(record, variant, out)
     return record
 

@@ -80,9 +80,13 @@ def cost_table(protocol: str) -> str:
     standard = cost_of(STANDARD, protocol)
     if standard is None:
         return ""
-    lines = [f"### {protocol}: {SETTINGS[protocol]}", "",
-             "| variant | MB | rounds | s, one machine | s on LAN, estimated | s on WAN, estimated | bytes | LAN | WAN "
-             "| one machine |", "|---" * 10 + "|"]  # fmt: skip
+    lines = [
+        f"### {protocol}: {SETTINGS[protocol]}",
+        "",
+        "| variant | MB | rounds | s, one machine | s on LAN, estimated | s on WAN, estimated | bytes | LAN | WAN "
+        "| one machine |",
+        "|---" * 10 + "|",
+    ]
     for name in ROWS:
         record = cost_of(VARIANTS[name], protocol)
         if record is not None:
@@ -102,8 +106,12 @@ def _cost_row(variant: Variant, record: CostRecord, standard: CostRecord) -> str
     cells = (
         _either(record.measured_bytes, record.bytes_online, 1e6),
         _either(record.measured_rounds, record.rounds, 1),
-        seconds, f"{record.seconds_lan:,.2f}", f"{record.seconds_wan:,.1f}", *(f"{r:,.1f}x" for r in ratios), faster,
-    )  # fmt: skip
+        seconds,
+        f"{record.seconds_lan:,.2f}",
+        f"{record.seconds_wan:,.1f}",
+        *(f"{r:,.1f}x" for r in ratios),
+        faster,
+    )
     return f"| {variant.title} | {' | '.join(cells)} |"
 
 
@@ -128,8 +136,12 @@ def curve() -> list[tuple[int, float, dict[str, CostRecord]]]:
 
 def curve_table() -> str:
     """Accuracy and cost over the number of frozen layers."""
-    lines = ["### Frozen layers", "", "| frozen layers of 6 | accuracy, film reviews, seed 0 | "
-             + " | ".join(f"MB, {p}" for p in PROTOCOLS) + " |", "|---" * (2 + len(PROTOCOLS)) + "|"]  # fmt: skip
+    lines = [
+        "### Frozen layers",
+        "",
+        "| frozen layers of 6 | accuracy, film reviews, seed 0 | " + " | ".join(f"MB, {p}" for p in PROTOCOLS) + " |",
+        "|---" * (2 + len(PROTOCOLS)) + "|",
+    ]
     for frozen, accuracy, costs in curve():
         cells = [f"{costs[p].bytes_online / 1e6:,.1f}" if p in costs else "" for p in PROTOCOLS]
         lines.append(f"| {frozen} | {accuracy:.1%} | {' | '.join(cells)} |")
@@ -154,8 +166,13 @@ def plot(path: Path) -> None:
     for protocol in PROTOCOLS:
         known = [(frozen, costs[protocol]) for frozen, _, costs in points if protocol in costs]
         most = max((c.bytes_online for _, c in known), default=1)
-        right.plot([f for f, _ in known], [100 * c.bytes_online / most for _, c in known], styles[protocol],
-                   color="tab:gray", label=f"bytes, {protocol}")  # fmt: skip
+        right.plot(
+            [f for f, _ in known],
+            [100 * c.bytes_online / most for _, c in known],
+            styles[protocol],
+            color="tab:gray",
+            label=f"bytes, {protocol}",
+        )
     right.set_ylabel("bytes, % of no frozen layer", color="tab:gray")
     right.set_ylim(bottom=0)
     right.legend(loc="lower left", frameon=False)

@@ -125,8 +125,13 @@ class Trainer:
         model = self._distilled(variant, seed) if variant.changed else self._tuned(variant, seed)
         score = evaluate(model, variant.frozen, self.data(variant.frozen)[1])
         assert score.accuracy is not None
-        record = {"accuracy": score.accuracy, "loss": score.loss, "rows": len(self.texts[0]), "tests": score.examples,
-                  "cpu_seconds": round(time.process_time() - begin, 1)}  # fmt: skip
+        record = {
+            "accuracy": score.accuracy,
+            "loss": score.loss,
+            "rows": len(self.texts[0]),
+            "tests": score.examples,
+            "cpu_seconds": round(time.process_time() - begin, 1),
+        }
         target = folder_of(self.task, variant, seed, self.out)
         beside = target.with_name(target.name + ".new")
         shutil.rmtree(beside, ignore_errors=True)

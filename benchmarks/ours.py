@@ -13,14 +13,14 @@ import torch
 from benchmarks.parties import Measurement, measure
 from benchmarks.subjects import Subject
 from mpcc.backends.emulator import run as emulate
-from mpcc.compiler.bundle import pack
-from mpcc.compiler.capture import Captured, capture
+from mpcc.compiler.bundle.read import pack
+from mpcc.compiler.bundle.streams import encoded, shared_inputs
 from mpcc.compiler.cost import estimate
+from mpcc.compiler.driver.pipeline import Compiled, Options, compile_model
+from mpcc.compiler.driver.savings import measured_savings
 from mpcc.compiler.fixed import decode
-from mpcc.compiler.pipeline import Compiled, Options, compile_model
-from mpcc.compiler.savings import measured_savings
+from mpcc.compiler.frontend.capture import Captured, capture
 from mpcc.program import Program
-from mpcc.streams import encoded, shared_inputs
 
 Inputs = Mapping[str, torch.Tensor]
 
@@ -127,6 +127,10 @@ def ablate(subject: Subject, profile: str) -> list[Estimated]:
     found = measured_savings(model, subject.partition, subject.calibration, compiled)
     return [
         Estimated("", cost.bytes_online, cost.rounds, source),
-        *(Estimated(s.without, cost.bytes_online + s.bytes, cost.rounds + s.rounds, source + s.source_bytes, s.problem)
-          for s in found),
-    ]  # fmt: skip
+        *(
+            Estimated(
+                s.without, cost.bytes_online + s.bytes, cost.rounds + s.rounds, source + s.source_bytes, s.problem
+            )
+            for s in found
+        ),
+    ]

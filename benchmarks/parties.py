@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpcc.runtime.keys import install, make_identity
-from mpcc.runtime.mp_spdz import compile_source, environment, party_command, program_name, working_folder
-from mpcc.runtime.mp_spdz_home import find_home, party_binary
-from mpcc.runtime.parties import Limits, Party, run_parties
-from mpcc.runtime.watchdog import Watchdog
+from mpcc.runtime.mp_spdz.build import compile_source, environment, party_command, program_name, working_folder
+from mpcc.runtime.mp_spdz.home import find_home, party_binary
+from mpcc.runtime.parties.keys import install, make_identity
+from mpcc.runtime.parties.processes import Limits, Party, run_parties
+from mpcc.runtime.parties.watchdog import Watchdog
 
 PROTOCOL = "ring"
 PARTIES = 3
@@ -44,8 +44,14 @@ class Measurement:
         return max(self.rounds_by_party)
 
 
-def measure(source: str, prepare: Callable[[Path], None], streams: Callable[[Path], tuple[bytes, ...]],
-            trunc_error: bool, keep: Path | None = None, runs: int = RUNS) -> Measurement:  # fmt: skip
+def measure(
+    source: str,
+    prepare: Callable[[Path], None],
+    streams: Callable[[Path], tuple[bytes, ...]],
+    trunc_error: bool,
+    keep: Path | None = None,
+    runs: int = RUNS,
+) -> Measurement:
     """Compile `source` and run it `runs` times; seconds are those of the fastest run, all else is the same in each.
 
     Args:
@@ -92,8 +98,9 @@ def _keep(keep: Path | None, folder: Path, compile_seconds: float) -> None:
         (keep / _SECONDS).write_text(f"{compile_seconds}\n", "utf-8")
 
 
-def _run(work: Path, program: Path, binary: Path, streams: tuple[bytes, ...], trunc_error: bool,
-         watchdog: Watchdog) -> tuple[list[tuple[float, int, int]], bytes]:  # fmt: skip
+def _run(
+    work: Path, program: Path, binary: Path, streams: tuple[bytes, ...], trunc_error: bool, watchdog: Watchdog
+) -> tuple[list[tuple[float, int, int]], bytes]:
     """(every party's counters, the output) of one run; its folders are removed."""
     identities = [make_identity(player) for player in range(PARTIES)]
     parties = [_party(work, program, player, binary, stream, trunc_error) for player, stream in enumerate(streams)]

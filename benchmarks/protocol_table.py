@@ -8,9 +8,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 NAME = "protocols"
-HEADINGS = ("protocol", "tokens, private layers", "reviews", "labels equal", "logits differ by", "bytes estimated",
-            "measured", "by party", "estimated offline", "rounds estimated", "measured", "seconds",
-            "weights: bytes, seconds", "load")  # fmt: skip
+HEADINGS = (
+    "protocol",
+    "tokens, private layers",
+    "reviews",
+    "labels equal",
+    "logits differ by",
+    "bytes estimated",
+    "measured",
+    "by party",
+    "estimated offline",
+    "rounds estimated",
+    "measured",
+    "seconds",
+    "weights: bytes, seconds",
+    "load",
+)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from benchmarks.protocol_table import Row, read_rows, write_rows
 from examples.sentiment.data import base_folder
 from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime.mp_spdz_home import find_home, party_binary
+from mpcc.runtime.mp_spdz.home import find_home, party_binary
 
 console = Console()
 
@@ -86,8 +86,21 @@ def measure(case: Case, folder: Path) -> Row:
 
 def _compile(shape: Shape, files: Files, program: Path, protocol: str) -> None:
     adapter = ["--peft"] if shape.lora else []
-    _mpcc("compile", files.model, *adapter, "--base", base_folder(), "--calibration", files.calibration,
-          "--sequence-length", str(shape.tokens), "--protocol", protocol, "-o", program)  # fmt: skip
+    _mpcc(
+        "compile",
+        files.model,
+        *adapter,
+        "--base",
+        base_folder(),
+        "--calibration",
+        files.calibration,
+        "--sequence-length",
+        str(shape.tokens),
+        "--protocol",
+        protocol,
+        "-o",
+        program,
+    )
 
 
 def _mpcc(*arguments: str | Path) -> str:
@@ -99,8 +112,15 @@ def _mpcc(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def _row(case: Case, shape: Shape, files: Files, answers: list[dict[str, Any]], provisioned: Mapping[str, Any],
-         truncation: str, load: float) -> Row:  # fmt: skip
+def _row(
+    case: Case,
+    shape: Shape,
+    files: Files,
+    answers: list[dict[str, Any]],
+    provisioned: Mapping[str, Any],
+    truncation: str,
+    load: float,
+) -> Row:
     """Means over the inferences, and the comparison with PyTorch on the same model and inputs."""
     equal, largest = 0, 0.0
     for review, answer in zip(json.loads(files.reviews.read_text("utf-8")), answers, strict=True):
@@ -112,17 +132,28 @@ def _row(case: Case, shape: Shape, files: Files, answers: list[dict[str, Any]], 
     costs, estimated = [a["measured"] for a in answers], answers[0]["estimated"]
     parties = len(costs[0]["bytes_by_party"])
     return Row(
-        key=case.key, protocol=case.protocol, shape=shape.title, tokens=shape.tokens,
-        private_layers=shape.private_layers, truncation=truncation, reviews=len(answers), labels_equal=equal,
-        max_error=largest, estimated_bytes=estimated["bytes_online"],
-        estimated_bytes_by_party=tuple(estimated["bytes_by_party"]), estimated_offline=estimated["bytes_offline"],
-        estimated_rounds=estimated["rounds"], bytes=_mean([c["bytes_online"] for c in costs]),
+        key=case.key,
+        protocol=case.protocol,
+        shape=shape.title,
+        tokens=shape.tokens,
+        private_layers=shape.private_layers,
+        truncation=truncation,
+        reviews=len(answers),
+        labels_equal=equal,
+        max_error=largest,
+        estimated_bytes=estimated["bytes_online"],
+        estimated_bytes_by_party=tuple(estimated["bytes_by_party"]),
+        estimated_offline=estimated["bytes_offline"],
+        estimated_rounds=estimated["rounds"],
+        bytes=_mean([c["bytes_online"] for c in costs]),
         bytes_by_party=tuple(_mean([c["bytes_by_party"][i] for c in costs]) for i in range(parties)),
-        rounds=_mean([c["rounds"] for c in costs]), seconds=sum(c["seconds"] for c in costs) / len(costs),
+        rounds=_mean([c["rounds"] for c in costs]),
+        seconds=sum(c["seconds"] for c in costs) / len(costs),
         weights_bytes=int(provisioned.get("bytes", costs[0]["provisioning_bytes"])),
         weights_seconds=float(provisioned.get("seconds", costs[0]["provisioning_seconds"])),
-        stored=bool(provisioned), load=load,
-    )  # fmt: skip
+        stored=bool(provisioned),
+        load=load,
+    )
 
 
 def _mean(numbers: list[int]) -> int:
@@ -148,8 +179,11 @@ def main(
             console.print(f"{key}: {error}", markup=False)
             continue
         rows = read_rows(out) | {key: row}
-        about = {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "MP-SPDZ": ".".join(map(str, home.version)),
-                 "cores": str(os.cpu_count())}  # fmt: skip
+        about = {
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "MP-SPDZ": ".".join(map(str, home.version)),
+            "cores": str(os.cpu_count()),
+        }
         console.print(write_rows(out, [rows[k] for k in CASES if k in rows], about), markup=False)
 
 

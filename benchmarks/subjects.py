@@ -12,7 +12,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 from transformers.models.bert.modeling_bert import BertLayer
 
-from mpcc.compiler.partition import Partition
+from mpcc.compiler.frontend.partition import Partition
 
 Inputs = Mapping[str, torch.Tensor]
 SENTIMENT = Path("build/sentiment")
@@ -96,8 +96,18 @@ def _random(name: str, title: str, layers: int, hidden: int, heads: int, ffn: in
     tests = samples[CALIBRATION:]
     expected = [_reference(model, x) for x in tests]
     stack = Stack(name, config, model.state_dict(), 0, tests[0]["hidden"], expected[0])
-    return Subject(name, title, model, None, Partition.all_private(), samples[:CALIBRATION], tests, expected, stack,
-                   "last hidden state")  # fmt: skip
+    return Subject(
+        name,
+        title,
+        model,
+        None,
+        Partition.all_private(),
+        samples[:CALIBRATION],
+        tests,
+        expected,
+        stack,
+        "last hidden state",
+    )
 
 
 def _randomise(model: torch.nn.Module, generator: torch.Generator) -> None:
@@ -136,11 +146,15 @@ def _sentiment(name: str) -> Subject:
     calibration, reviews = _read("calibration.json"), _read("reviews.json")[:20]
     frozen = name == "sentiment"
     partition = Partition.from_base(base()) if frozen else Partition.from_rules({"public": ["bert.embeddings.*"]})
-    title = ("MiniLM-L6 sentiment, 64 tokens, 4 of 6 layers public" if frozen
-             else "MiniLM-L6 sentiment, 64 tokens, all layers private, embeddings public")  # fmt: skip
+    title = (
+        "MiniLM-L6 sentiment, 64 tokens, 4 of 6 layers public"
+        if frozen
+        else "MiniLM-L6 sentiment, 64 tokens, all layers private, embeddings public"
+    )
     expected = [_reference(model, review) for review in reviews]
-    return Subject(name, title, model, 64, partition, calibration, reviews, expected, _stack_of(model, reviews[0]),
-                   "logits")  # fmt: skip
+    return Subject(
+        name, title, model, 64, partition, calibration, reviews, expected, _stack_of(model, reviews[0]), "logits"
+    )
 
 
 def base() -> Path:

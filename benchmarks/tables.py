@@ -38,8 +38,21 @@ class Part:
     rounds: int
 
 
-HEADINGS = ("compiler", "MB", "rounds", "seconds", "compile s", "byte code kB", "error max", "mean", "labels equal",
-            "failure", "bytes vs importer", "seconds vs importer", "note")  # fmt: skip
+HEADINGS = (
+    "compiler",
+    "MB",
+    "rounds",
+    "seconds",
+    "compile s",
+    "byte code kB",
+    "error max",
+    "mean",
+    "labels equal",
+    "failure",
+    "bytes vs importer",
+    "seconds vs importer",
+    "note",
+)
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -57,8 +70,12 @@ def markdown(rows: Sequence[Row]) -> str:
 def ablation_table(title: str, rows: Sequence[tuple[str, int, int, str]]) -> str:
     """Rows are (pass switched off, bytes, rounds, problem); the first one has all passes."""
     base = rows[0]
-    lines = [f"### {title}, estimated", "", _line(("without", "MB", "rounds", "difference MB", "rounds", "")),
-             _line(["---"] * 6)]  # fmt: skip
+    lines = [
+        f"### {title}, estimated",
+        "",
+        _line(("without", "MB", "rounds", "difference MB", "rounds", "")),
+        _line(["---"] * 6),
+    ]
     for name, size, rounds, problem in rows:
         if problem:
             lines.append(_line((name, "-", "-", "-", "-", problem)))

@@ -12,8 +12,9 @@ from mpcc.marill.families import first_trained, layers_of
 from mpcc.marill.structure import GELU_FORMS, change
 
 
-def approximate(model: nn.Module, gelu: str | None = None, softmax: str | None = None,
-                layers: Sequence[int] | None = None) -> list[int]:  # fmt: skip
+def approximate(
+    model: nn.Module, gelu: str | None = None, softmax: str | None = None, layers: Sequence[int] | None = None
+) -> list[int]:
     """Replace GELU and softmax in the private layers, in place.
 
     Args:

@@ -43,9 +43,17 @@ def register() -> None:
     AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
-def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-              dropout: float = 0.0, scaling: float | None = None, is_causal: bool | None = None,
-              **kwargs: Any) -> tuple[Tensor, None]:  # fmt: skip
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
     """Attention of one layer as its `mpcc_choice` says; without one, the usual.
 
     Args:
@@ -76,8 +84,16 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, atte
     return out.transpose(1, 2).contiguous(), None
 
 
-def polynomial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, form: str,
-               causal: bool, dropout: float = 0.0) -> Tensor:  # fmt: skip
+def polynomial(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    form: str,
+    causal: bool,
+    dropout: float = 0.0,
+) -> Tensor:
     """w V / (sum of w + 2^-6) with w = (s + 5)^2 ("2quad") or relu(s) ("2relu") of the scores s (MPCFormer).
 
     Normalised after use, on S x d instead of S x S elements. A mask that is the same for all queries is applied to

@@ -123,10 +123,16 @@ def examples(data: Data, task: str, tokenizer: Tokenizer) -> tuple[list[Example]
     label = data.label if task == "classification" else None
     train, held_out = (read_rows(p, data.text, label, data.limit) for p in (data.train, data.eval))
     if label is None:
-        return (blocks(train, tokenizer, data.tokens, data.train.name),
-                blocks(held_out, tokenizer, data.tokens, data.eval.name), [])  # fmt: skip
+        return (
+            blocks(train, tokenizer, data.tokens, data.train.name),
+            blocks(held_out, tokenizer, data.tokens, data.eval.name),
+            [],
+        )
     names = label_names(train)
     if len(names) < 2:
         raise MpccError("all training rows have the same label", where=data.train.name)
-    return (classified(train, names, tokenizer, data.tokens, data.train.name),
-            classified(held_out, names, tokenizer, data.tokens, data.eval.name), names)  # fmt: skip
+    return (
+        classified(train, names, tokenizer, data.tokens, data.train.name),
+        classified(held_out, names, tokenizer, data.tokens, data.eval.name),
+        names,
+    )

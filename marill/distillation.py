@@ -33,9 +33,16 @@ class DistillOptions:
     temperature: float = 2.0
 
 
-def distill(teacher: nn.Module, student: nn.Module, data: Sequence[Example], frozen: int,
-            options: DistillOptions | None = None, *, checkpoints: Checkpoints | None = None,
-            progress: Progress = silent) -> None:  # fmt: skip
+def distill(
+    teacher: nn.Module,
+    student: nn.Module,
+    data: Sequence[Example],
+    frozen: int,
+    options: DistillOptions | None = None,
+    *,
+    checkpoints: Checkpoints | None = None,
+    progress: Progress = silent,
+) -> None:
     """Train the student's parameters that require gradients, in place.
 
     Args:
@@ -60,14 +67,31 @@ def distill(teacher: nn.Module, student: nn.Module, data: Sequence[Example], fro
     try:
         with trained_part(teacher, frozen) as by_teacher, trained_part(student, frozen) as by_student:
             if chosen.hidden_epochs:
-                first = replace(chosen.train, epochs=chosen.hidden_epochs,
-                                learning_rate=chosen.hidden_learning_rate or chosen.train.learning_rate)  # fmt: skip
+                first = replace(
+                    chosen.train,
+                    epochs=chosen.hidden_epochs,
+                    learning_rate=chosen.hidden_learning_rate or chosen.train.learning_rate,
+                )
                 with watched(teacher) as aims, watched(student) as found:
-                    run(student, data, lambda b: _hidden_loss(b, by_teacher, by_student, aims, found), first,
-                        stage=HIDDEN, checkpoints=checkpoints, progress=progress)  # fmt: skip
+                    run(
+                        student,
+                        data,
+                        lambda b: _hidden_loss(b, by_teacher, by_student, aims, found),
+                        first,
+                        stage=HIDDEN,
+                        checkpoints=checkpoints,
+                        progress=progress,
+                    )
             second = replace(chosen.train, seed=chosen.train.seed + 1)
-            run(student, data, lambda b: _logit_loss(b, by_teacher, by_student, chosen), second, stage=LOGITS,
-                checkpoints=checkpoints, progress=progress)  # fmt: skip
+            run(
+                student,
+                data,
+                lambda b: _logit_loss(b, by_teacher, by_student, chosen),
+                second,
+                stage=LOGITS,
+                checkpoints=checkpoints,
+                progress=progress,
+            )
     finally:
         for parameter in gradients:
             parameter.requires_grad_(True)
@@ -78,8 +102,10 @@ def check_same_prefix(teacher: nn.Module, student: nn.Module, frozen: int) -> No
     for one, two in zip(_prefix(teacher, frozen), _prefix(student, frozen), strict=True):
         theirs, ours = one.state_dict(), two.state_dict()
         if theirs.keys() != ours.keys() or any(not torch.equal(theirs[k], ours[k]) for k in ours):
-            raise MpccError("teacher and student have to be equal in the frozen layers",
-                            todo="freeze the same number of layers in both")  # fmt: skip
+            raise MpccError(
+                "teacher and student have to be equal in the frozen layers",
+                todo="freeze the same number of layers in both",
+            )
 
 
 def _prefix(model: nn.Module, frozen: int) -> list[nn.Module]:
@@ -106,8 +132,9 @@ def watched(model: nn.Module) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def _hidden_loss(batch: Batch, by_teacher: Forward, by_student: Forward, aims: list[Tensor],
-                 found: list[Tensor]) -> Tensor:  # fmt: skip
+def _hidden_loss(
+    batch: Batch, by_teacher: Forward, by_student: Forward, aims: list[Tensor], found: list[Tensor]
+) -> Tensor:
     """Mean over layers of the squared distance on real tokens, relative to the teacher's variance."""
     with torch.no_grad():
         by_teacher(batch)
@@ -126,6 +153,7 @@ def _logit_loss(batch: Batch, by_teacher: Forward, by_student: Forward, options:
     found = by_student(batch)
     t, weight = options.temperature, options.label_weight
     kept = batch.mask.bool() if found.dim() == 3 else slice(None)
-    soft = kl_div(log_softmax(found[kept] / t, -1), log_softmax(aim[kept] / t, -1), reduction="batchmean",
-                  log_target=True)  # fmt: skip
+    soft = kl_div(
+        log_softmax(found[kept] / t, -1), log_softmax(aim[kept] / t, -1), reduction="batchmean", log_target=True
+    )
     return (1.0 - weight) * t * t * soft + (weight * task_loss(found, batch) if weight else 0.0)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from mpcc.compiler.errors import MpccError
-from mpcc.compiler.sources import plain
+from mpcc.compiler.frontend.sources import plain
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,14 @@ _BERT = Family(
     attention="attention.self",
     attention_output="attention.output.dense",
     attention_linears=(
-        "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
     ),
     mlp_linears=("intermediate.dense", "output.dense"),
     activation="intermediate.intermediate_act_fn",
-)  # fmt: skip
+)
 _DISTILBERT = Family(
     layers="transformer.layer",
     embeddings=("embeddings",),

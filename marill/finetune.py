@@ -94,16 +94,24 @@ def _train(model: nn.Module, work: _Work) -> tuple[nn.Module, dict[str, Score]]:
     changes = chosen.merge_heads is not None or chosen.approximate is not None
     if changes and chosen.distill is None:
         _change(model, recipe, work.train)
-    fine_tune(model, work.frozen, work.train, recipe.train_options(), checkpoints=work.checkpoints,
-              progress=work.progress)  # fmt: skip
+    fine_tune(
+        model, work.frozen, work.train, recipe.train_options(), checkpoints=work.checkpoints, progress=work.progress
+    )
     scores = {"fine-tuned": evaluate(model, work.frozen, work.held_out)}
     if not changes or chosen.distill is None:
         return model, scores
     student = copy.deepcopy(model)
     _change(student, recipe, work.train)
     scores["changed, not yet trained"] = evaluate(student, work.frozen, work.held_out)
-    distill(model, student, work.train, work.frozen, recipe.distill_options(), checkpoints=work.checkpoints,
-            progress=work.progress)  # fmt: skip
+    distill(
+        model,
+        student,
+        work.train,
+        work.frozen,
+        recipe.distill_options(),
+        checkpoints=work.checkpoints,
+        progress=work.progress,
+    )
     scores["distilled"] = evaluate(student, work.frozen, work.held_out)
     return student, scores
 
@@ -147,28 +155,37 @@ def open_base(base: Path, task: str, names: Sequence[str]) -> nn.Module:
         raise MpccError("the base has no safetensors file", where=str(base))
     options: dict[str, Any] = {}
     if names:
-        options = {"num_labels": len(names), "id2label": dict(enumerate(names)),
-                   "label2id": {name: i for i, name in enumerate(names)}}  # fmt: skip
+        options = {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
+        }
     try:
         model: nn.Module = getattr(transformers, _CLASSES[task]).from_pretrained(
             str(base), local_files_only=True, use_safetensors=True, dtype=torch.float32, **options
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         if "mismatched_sizes" in str(error):  # transformers lists them in a log only
-            raise MpccError("the base's tensors have other shapes than its config.json says", where=base.name,
-                            todo="name the folder of the open checkpoint as it was published") from None  # fmt: skip
+            raise MpccError(
+                "the base's tensors have other shapes than its config.json says",
+                where=base.name,
+                todo="name the folder of the open checkpoint as it was published",
+            ) from None
         first = (str(error).strip().splitlines() or [""])[0][:200]
         raise MpccError(f"transformers cannot load the base: {first}", where=base.name) from None
     family_of(model)
     if not _shared(model, base):
-        raise MpccError(f"the base is another architecture: it holds no tensor of {type(model).__name__}",
-                        where=base.name, todo="name the folder of the open checkpoint")  # fmt: skip
+        raise MpccError(
+            f"the base is another architecture: it holds no tensor of {type(model).__name__}",
+            where=base.name,
+            todo="name the folder of the open checkpoint",
+        )
     return model
 
 
 def _shared(model: nn.Module, base: Path) -> bool:
     """Whether the base holds weights of the model's layers, of the right shape."""
-    from mpcc.compiler.partition import Partition
+    from mpcc.compiler.frontend.partition import Partition
 
     tensors = Partition.from_base(base).base or {}
     shapes = {tuple(name.split(".")[-3:]): t.shape for name, t in tensors.items()}

@@ -16,8 +16,13 @@ GROUPINGS = ("similar", "adjacent")
 Groups = tuple[tuple[int, ...], ...]
 
 
-def merge_heads(model: nn.Module, factor: int, calibration: Sequence[Mapping[str, Tensor]] | None = None,
-                grouping: str = "similar", layers: Sequence[int] | None = None) -> dict[int, Groups]:  # fmt: skip
+def merge_heads(
+    model: nn.Module,
+    factor: int,
+    calibration: Sequence[Mapping[str, Tensor]] | None = None,
+    grouping: str = "similar",
+    layers: Sequence[int] | None = None,
+) -> dict[int, Groups]:
     """Merge the heads of the private layers, `factor` at a time, in place; parameters do not change.
 
     Args:
@@ -94,8 +99,9 @@ def _exchange(groups: list[list[int]], similarity: Tensor) -> bool:
 
 
 @torch.no_grad()
-def similarities(model: nn.Module, calibration: Sequence[Mapping[str, Tensor]],
-                 layers: Sequence[int]) -> dict[int, Tensor]:  # fmt: skip
+def similarities(
+    model: nn.Module, calibration: Sequence[Mapping[str, Tensor]], layers: Sequence[int]
+) -> dict[int, Tensor]:
     """Layer -> [heads, heads] similarity of attention patterns, from -1 (disjoint) to 0 (equal).
 
     The similarity of two heads is minus half the L1 distance of their attention rows, averaged over all rows of all
@@ -118,7 +124,7 @@ def similarities(model: nn.Module, calibration: Sequence[Mapping[str, Tensor]],
 
 def attention_patterns(model: nn.Module, inputs: Mapping[str, Tensor], layers: Sequence[int]) -> dict[int, Tensor]:
     """Layer -> attention weights [B, heads, S, S] of the unmerged model on one batch."""
-    from mpcc.compiler.sources import plain
+    from mpcc.compiler.frontend.sources import plain
 
     inner = plain(model)
     before, training = inner.config._attn_implementation, model.training  # type: ignore[union-attr]

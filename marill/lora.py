@@ -12,17 +12,22 @@ from typing import Any
 from torch import nn
 
 from mpcc.compiler.errors import MpccError
-from mpcc.compiler.sources import plain
+from mpcc.compiler.frontend.sources import plain
 from mpcc.marill.families import body_of, family_of, first_trained, layers_of
 
 TARGETS = ("attention", "mlp", "all")
 _HEADS = ("classifier", "pre_classifier", "score")
-TASKS = {"ForSequenceClassification": "SEQ_CLS", "ForTokenClassification": "TOKEN_CLS", "ForCausalLM": "CAUSAL_LM",
-         "LMHeadModel": "CAUSAL_LM"}  # fmt: skip
+TASKS = {
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForCausalLM": "CAUSAL_LM",
+    "LMHeadModel": "CAUSAL_LM",
+}
 
 
-def add_lora(model: nn.Module, rank: int, targets: str | Sequence[str] = "all", alpha: int | None = None,
-             dropout: float = 0.0) -> nn.Module:  # fmt: skip
+def add_lora(
+    model: nn.Module, rank: int, targets: str | Sequence[str] = "all", alpha: int | None = None, dropout: float = 0.0
+) -> nn.Module:
     """A PEFT model with LoRA on linears of the layers that learn, and on the pooler; the head learns as a whole.
 
     Args:

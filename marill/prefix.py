@@ -66,8 +66,12 @@ class _Reached(Exception):
 
 
 @torch.no_grad()
-def cache_prefix(model: nn.Module, frozen: int, examples: Sequence[Example],
-                 progress: Callable[[int, int], None] = lambda done, total: None) -> list[Example]:  # fmt: skip
+def cache_prefix(
+    model: nn.Module,
+    frozen: int,
+    examples: Sequence[Example],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Example]:
     """The examples with the hidden states that enter layer `frozen`; texts of similar length go together."""
     training = model.training
     model.eval()

@@ -138,8 +138,16 @@ class Recipe:
     def train_options(self) -> TrainOptions:
         """Options of the fine-tuning itself."""
         t = self.train
-        return TrainOptions(t.epochs, t.batch_size, t.learning_rate, t.weight_decay, t.warmup, self.seed, t.bfloat16,
-                            t.max_gradient_norm)  # fmt: skip
+        return TrainOptions(
+            t.epochs,
+            t.batch_size,
+            t.learning_rate,
+            t.weight_decay,
+            t.warmup,
+            self.seed,
+            t.bfloat16,
+            t.max_gradient_norm,
+        )
 
     def distill_options(self) -> DistillOptions:
         """Options of distillation; batches and decay are those of the fine-tuning."""
@@ -173,22 +181,30 @@ def _check(recipe: Recipe, path: Path) -> None:
         raise MpccError("the recipe names no base model", where=path.name, todo="add base = FOLDER, or give --base")
     chosen = recipe.techniques
     positive: dict[str, float | None] = {
-        "data.tokens": recipe.data.tokens, "train.epochs": recipe.train.epochs,
-        "train.batch_size": recipe.train.batch_size, "train.learning_rate": recipe.train.learning_rate,
-        "data.limit": recipe.data.limit, "train.max_gradient_norm": recipe.train.max_gradient_norm,
-    }  # fmt: skip
+        "data.tokens": recipe.data.tokens,
+        "train.epochs": recipe.train.epochs,
+        "train.batch_size": recipe.train.batch_size,
+        "train.learning_rate": recipe.train.learning_rate,
+        "data.limit": recipe.data.limit,
+        "train.max_gradient_norm": recipe.train.max_gradient_norm,
+    }
     if chosen.distill is not None:
-        positive |= {"techniques.distill.epochs": chosen.distill.epochs,
-                     "techniques.distill.learning_rate": chosen.distill.learning_rate,
-                     "techniques.distill.temperature": chosen.distill.temperature}  # fmt: skip
+        positive |= {
+            "techniques.distill.epochs": chosen.distill.epochs,
+            "techniques.distill.learning_rate": chosen.distill.learning_rate,
+            "techniques.distill.temperature": chosen.distill.temperature,
+        }
     if chosen.merge_heads is not None:
         positive["techniques.merge_heads.calibration"] = chosen.merge_heads.calibration
     for key, value in positive.items():
         if value is not None and not value > 0:
             raise MpccError(f"{key} is {value}; it has to be above zero", where=path.name)
     if chosen.distill is not None and chosen.merge_heads is None and chosen.approximate is None:
-        raise MpccError("distillation is for a model that merge_heads or approximate changed; the recipe has neither",
-                        where=path.name, todo="add one of them, or take distill out")  # fmt: skip
+        raise MpccError(
+            "distillation is for a model that merge_heads or approximate changed; the recipe has neither",
+            where=path.name,
+            todo="add one of them, or take distill out",
+        )
 
 
 def _built(cls: Any, table: Mapping[str, Any], path: Path, where: str) -> Any:
@@ -223,7 +239,13 @@ def _value(kind: Any, value: Any, path: Path, where: str) -> Any:
             return float(value)
         if plain in (int, float, str, bool) and type(value) is plain:
             return value
-    names = {int: "a whole number", float: "a number", str: "a text", Path: "a path", list: "a list of texts",
-             bool: "true or false"}  # fmt: skip
+    names = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        Path: "a path",
+        list: "a list of texts",
+        bool: "true or false",
+    }
     wanted = dict.fromkeys(names.get(get_origin(k) or k, "a table") for k in allowed if k is not type(None))
     raise MpccError(f"{where} has to be {' or '.join(wanted)}", where=path.name)

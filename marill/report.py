@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from mpcc.compiler.errors import MpccError
-from mpcc.compiler.sources import is_peft
+from mpcc.compiler.frontend.sources import is_peft
 from mpcc.marill.families import layers_of
 from mpcc.marill.prefix import Example, pad_id, padded_ids
 from mpcc.marill.recipe import Recipe
@@ -63,7 +63,7 @@ def costs(model: nn.Module, base: Path, recipe: Recipe, data: Sequence[Example])
 
 
 def _estimate(model: nn.Module, base: Path, recipe: Recipe, data: Sequence[Example], protocol: str) -> Estimate:
-    from mpcc.compiler.partition import Partition
+    from mpcc.compiler.frontend.partition import Partition
     from mpcc.program import compile
 
     tokens = recipe.report.tokens or recipe.data.tokens
@@ -96,15 +96,22 @@ def markdown(report: Report) -> str:
         "",
         "| stage | loss | accuracy |",
         "|---|---|---|",
-        *(f"| {name} | {s.loss:.4f} | {'' if s.accuracy is None else f'{s.accuracy:.1%}'} |"
-          for name, s in report.scores.items()),
-    ]  # fmt: skip
+        *(
+            f"| {name} | {s.loss:.4f} | {'' if s.accuracy is None else f'{s.accuracy:.1%}'} |"
+            for name, s in report.scores.items()
+        ),
+    ]
     if report.techniques:
         lines += ["", "| technique | options |", "|---|---|"]
         lines += [f"| {name} | {_options(value)} |" for name, value in report.techniques.items()]
     if report.costs:
-        lines += ["", "Estimated for one inference:", "", "| protocol | MB | rounds | s on LAN | s on WAN |",
-                  "|---|---|---|---|---|"]  # fmt: skip
+        lines += [
+            "",
+            "Estimated for one inference:",
+            "",
+            "| protocol | MB | rounds | s on LAN | s on WAN |",
+            "|---|---|---|---|---|",
+        ]
         lines += [_cost_line(c) for c in report.costs]
     return "\n".join(lines) + "\n"
 
@@ -118,5 +125,7 @@ def _options(value: object) -> str:
 def _cost_line(cost: Estimate) -> str:
     if cost.bytes_online is None or cost.seconds_lan is None or cost.seconds_wan is None:
         return f"| {cost.protocol} | not known: {cost.problem} | | | |"
-    return (f"| {cost.protocol} | {cost.bytes_online / 1e6:.1f} | {cost.rounds:,} | {cost.seconds_lan:.2f} "
-            f"| {cost.seconds_wan:.2f} |")  # fmt: skip
+    return (
+        f"| {cost.protocol} | {cost.bytes_online / 1e6:.1f} | {cost.rounds:,} | {cost.seconds_lan:.2f} "
+        f"| {cost.seconds_wan:.2f} |"
+    )

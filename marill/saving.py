@@ -11,13 +11,19 @@ from typing import Any
 from torch import nn
 
 from mpcc.compiler.errors import MpccError
-from mpcc.compiler.sources import is_peft, plain
+from mpcc.compiler.frontend.sources import is_peft, plain
 from mpcc.marill.families import config_of
 from mpcc.marill.structure import KEY, install, parse
 
 ADAPTER_FILE = "marill.json"  # beside an adapter, which has no config of its own
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json",
-                    "merges.txt")  # fmt: skip
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
 
 
 def save(model: nn.Module, folder: Path, tokenizer_from: Path | None = None) -> None:
@@ -72,7 +78,7 @@ def load(folder: str | Path, base: str | Path | None = None) -> nn.Module:
     Raises:
         MpccError: the folder cannot be opened.
     """
-    from mpcc.compiler.sources import load as open_source
+    from mpcc.compiler.frontend.sources import load as open_source
 
     module = open_source(Path(folder), base=base).module
     if module is None:

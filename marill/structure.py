@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from mpcc.compiler.errors import MpccError
-from mpcc.compiler.sources import plain
+from mpcc.compiler.frontend.sources import plain
 from mpcc.marill.activations import QuadGelu, is_gelu
 from mpcc.marill.attention import IMPLEMENTATION, SOFTMAX_FORMS, Choice, register
 from mpcc.marill.families import attention_of, config_of, family_of, heads_of, layers_of

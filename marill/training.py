@@ -44,13 +44,27 @@ class TrainOptions:
     max_gradient_norm: float | None = None
 
 
-def fine_tune(model: nn.Module, frozen: int, examples: Sequence[Example], options: TrainOptions, *,
-              stage: str = "fine-tune", checkpoints: Checkpoints | None = None,
-              progress: Progress = silent) -> None:  # fmt: skip
+def fine_tune(
+    model: nn.Module,
+    frozen: int,
+    examples: Sequence[Example],
+    options: TrainOptions,
+    *,
+    stage: str = "fine-tune",
+    checkpoints: Checkpoints | None = None,
+    progress: Progress = silent,
+) -> None:
     """Train the parameters that require gradients on the task itself, in place."""
     with trained_part(model, frozen) as forward:
-        run(model, examples, lambda batch: task_loss(forward(batch), batch), options, stage=stage,
-            checkpoints=checkpoints, progress=progress)  # fmt: skip
+        run(
+            model,
+            examples,
+            lambda batch: task_loss(forward(batch), batch),
+            options,
+            stage=stage,
+            checkpoints=checkpoints,
+            progress=progress,
+        )
 
 
 def task_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -61,8 +75,16 @@ def task_loss(logits: Tensor, batch: Batch) -> Tensor:
     return cross_entropy(logits[:, :-1].flatten(0, 1), targets.flatten())
 
 
-def run(model: nn.Module, examples: Sequence[Example], loss: Loss, options: TrainOptions, *, stage: str,
-        checkpoints: Checkpoints | None = None, progress: Progress = silent) -> None:  # fmt: skip
+def run(
+    model: nn.Module,
+    examples: Sequence[Example],
+    loss: Loss,
+    options: TrainOptions,
+    *,
+    stage: str,
+    checkpoints: Checkpoints | None = None,
+    progress: Progress = silent,
+) -> None:
     """Minimise `loss`; goes on from the stage's checkpoint if there is one.
 
     Order, dropout and rate of a step depend on the seed and the step alone, so an interrupted training that is started
@@ -90,8 +112,9 @@ def run(model: nn.Module, examples: Sequence[Example], loss: Loss, options: Trai
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             value = loss(padded(batches[step], pad))
         if not bool(torch.isfinite(value)):
-            raise MpccError(f"the loss is no longer finite at step {step + 1}", where=stage,
-                            todo="lower the learning rate")  # fmt: skip
+            raise MpccError(
+                f"the loss is no longer finite at step {step + 1}", where=stage, todo="lower the learning rate"
+            )
         optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         if options.max_gradient_norm is not None:
@@ -115,8 +138,9 @@ def _state(step: int, parameters: dict[str, nn.Parameter], optimizer: torch.opti
 
 
 @torch.no_grad()
-def _resumed(checkpoints: Checkpoints | None, stage: str, parameters: dict[str, nn.Parameter],
-             optimizer: torch.optim.Optimizer) -> int:  # fmt: skip
+def _resumed(
+    checkpoints: Checkpoints | None, stage: str, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> int:
     """The step to begin with, after restoring weights, optimizer and random numbers."""
     state = checkpoints.load(stage) if checkpoints is not None else None
     if state is None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mpcc.compiler.cost import Cost
     from mpcc.compiler.errors import MpccError
-    from mpcc.compiler.partition import Partition
+    from mpcc.compiler.frontend.partition import Partition
     from mpcc.program import Program, Result, compile, load, save
 
 __all__ = ["Cost", "MpccError", "Partition", "Program", "Result", "compile", "load", "save"]
@@ -24,7 +24,7 @@ __all__ = ["Cost", "MpccError", "Partition", "Program", "Result", "compile", "lo
 _HOME = {
     "Cost": "mpcc.compiler.cost",
     "MpccError": "mpcc.compiler.errors",
-    "Partition": "mpcc.compiler.partition",
+    "Partition": "mpcc.compiler.frontend.partition",
     "Program": "mpcc.program",
     "Result": "mpcc.program",
     "compile": "mpcc.program",

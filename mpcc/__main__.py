@@ -1,6 +1,6 @@
 """`python -m mpcc`."""
 
-from mpcc.cli import main
+from mpcc.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from mpcc.program import Program, Result
 
 
-def joined(program: Program, samples: Sequence[Mapping[str, object]], batch: int,
-           truncate: bool = False) -> list[dict[str, torch.Tensor]]:  # fmt: skip
+def joined(
+    program: Program, samples: Sequence[Mapping[str, object]], batch: int, truncate: bool = False
+) -> list[dict[str, torch.Tensor]]:
     """One input of the program for every `batch` of the samples, each of which is a single row; the last one is filled
     up with its last sample.
 
@@ -29,8 +30,10 @@ def joined(program: Program, samples: Sequence[Mapping[str, object]], batch: int
     rows = {shape[0] if shape else 0 for shape in shapes}
     if rows != {batch}:
         taken = f"{rows.pop()} at a time" if len(rows) == 1 else "no batches"
-        raise MpccError(f"the program takes {taken}, not {batch} inputs in one inference",
-                        todo=f"compile it with --batch-size {batch}")  # fmt: skip
+        raise MpccError(
+            f"the program takes {taken}, not {batch} inputs in one inference",
+            todo=f"compile it with --batch-size {batch}",
+        )
     single = [replace(spec, shape=(1, *spec.shape[1:])) for spec in manifest.inputs]
     tokenizer = None if client is None else client.tokenizer_json
     prepared = [prepare_inputs(sample, single, tokenizer, truncate=truncate) for sample in samples]

@@ -19,15 +19,24 @@ from mpcc.compiler.errors import EngineError
 
 if TYPE_CHECKING:
     from mpcc.program import Program
-    from mpcc.runtime.mp_spdz_home import Home
+    from mpcc.runtime.mp_spdz.home import Home
 
 Status = Literal["ok", "warn", "fail"]
 ELEMENT_BYTES = 16  # a share of one ring element: two words in the replicated protocols
 SOON = datetime.timedelta(days=7)
 EXPECTED = (
-    "torch", "transformers", "peft", "numpy", "networkx", "jinja2", "safetensors", "typer", "rich", "cryptography",
+    "torch",
+    "transformers",
+    "peft",
+    "numpy",
+    "networkx",
+    "jinja2",
+    "safetensors",
+    "typer",
+    "rich",
+    "cryptography",
     "tokenizers",
-)  # fmt: skip
+)
 _SIMPLEST = "ring"
 
 
@@ -102,7 +111,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 # ** engines **
 def _home() -> tuple[Home | None, Line]:
-    from mpcc.runtime.mp_spdz_home import find_home
+    from mpcc.runtime.mp_spdz.home import find_home
 
     try:
         home = find_home()
@@ -183,7 +192,7 @@ def _certificate(role: str, path: Path, expected: object) -> Line:
     """Whether a certificate is the one whose fingerprint hosts.toml holds, and how long it is valid."""
     from cryptography import x509
 
-    from mpcc.runtime.keys import fingerprint
+    from mpcc.runtime.parties.keys import fingerprint
 
     check, again = f"certificate of the {role}", f"mpcc keys --role {role}, and give the certificate to all roles"
     try:
@@ -247,6 +256,6 @@ def _free_memory() -> int | None:
 
 
 def _size(number: int) -> str:
-    from mpcc.report import size
+    from mpcc.report.program import size
 
     return size(number)

@@ -50,7 +50,7 @@ def check_provisioning(wanted: str | None) -> None:
 
 
 def _first_that_serves() -> tuple[Engine, str]:
-    from mpcc.runtime.mp_spdz_home import VARIABLE
+    from mpcc.runtime.mp_spdz.home import VARIABLE
 
     try:
         home = _check_mp_spdz()
@@ -71,13 +71,13 @@ def _first_that_serves() -> tuple[Engine, str]:
 
 
 def _check_mp_spdz() -> str:
-    from mpcc.runtime.mp_spdz_home import VARIABLE, find_home
+    from mpcc.runtime.mp_spdz.home import VARIABLE, find_home
 
     find_home()
     return os.environ.get(VARIABLE, "")
 
 
 def _spu() -> str:
-    from mpcc.runtime.spu import installed_version
+    from mpcc.runtime.spu.protocols import installed_version
 
     return installed_version()

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mpcc.compiler.bundle import Bundle
-from mpcc.compiler.capture import Captured, capture
+from mpcc.compiler.bundle.manifest import Manifest
+from mpcc.compiler.bundle.read import Bundle
+from mpcc.compiler.driver.pipeline import Options, rewritten
 from mpcc.compiler.errors import BundleError, MpccError
-from mpcc.compiler.ir import Graph
-from mpcc.compiler.manifest import Manifest
-from mpcc.compiler.pipeline import Options, rewritten
-from mpcc.compiler.text import parse_graph, print_graph
+from mpcc.compiler.frontend.capture import Captured, capture
+from mpcc.compiler.graph.ir import Graph
+from mpcc.compiler.graph.text import parse_graph, print_graph
 from mpcc.inputs import random_inputs
 
 if TYPE_CHECKING:
@@ -29,8 +29,14 @@ Tensors = Mapping[str, torch.Tensor]
 _AGAIN = "compile it: mpcc compile"
 
 
-def with_weights(program: Program, model: object, *, base: str | Path | None = None,
-                 calibration: Sequence[Mapping[str, object]] = (), allow_pickle: bool = False) -> Program:  # fmt: skip
+def with_weights(
+    program: Program,
+    model: object,
+    *,
+    base: str | Path | None = None,
+    calibration: Sequence[Mapping[str, object]] = (),
+    allow_pickle: bool = False,
+) -> Program:
     """The program with the private weights of another fine-tune of the same model.
 
     Args:
@@ -66,8 +72,14 @@ def _captured(manifest: Manifest, model: object, base: str | Path | None, allow_
     shape = next((s.shape for s in specs if len(s.shape) == 2), None)
     example = random_inputs(specs, 1)[0] if isinstance(model, torch.nn.Module) else None
     rows, length = shape if shape is not None and example is None else (1, None)
-    return capture(str(model) if isinstance(model, Path) else model, example, base=base, batch_size=rows,
-                   sequence_length=length, allow_pickle=allow_pickle)  # fmt: skip
+    return capture(
+        str(model) if isinstance(model, Path) else model,
+        example,
+        base=base,
+        batch_size=rows,
+        sequence_length=length,
+        allow_pickle=allow_pickle,
+    )
 
 
 def _options(manifest: Manifest) -> Options:
@@ -94,15 +106,21 @@ def _check_public(known: Tensors, found: Tensors) -> None:
     """MpccError if a weight that others hold in clear is another one now."""
     for name, tensor in known.items():
         if name not in found or not torch.equal(tensor, found[name].to(tensor.dtype)):
-            raise MpccError(f"the public weight {name} is not the one of the program",
-                            todo="only private weights may change; " + _AGAIN)  # fmt: skip
+            raise MpccError(
+                f"the public weight {name} is not the one of the program",
+                todo="only private weights may change; " + _AGAIN,
+            )
 
 
 def _private(bundle: Bundle, tensors: Tensors) -> dict[str, torch.Tensor]:
     """The provider's new weights, each within the bound that the program's text states."""
     assert bundle.provider is not None
-    bounds = {name: node.type.bound for node, _ in bundle.ring.walk() if node.op == "param"
-              for name in node.strs_attr("tensors")}  # fmt: skip
+    bounds = {
+        name: node.type.bound
+        for node, _ in bundle.ring.walk()
+        if node.op == "param"
+        for name in node.strs_attr("tensors")
+    }
     result: dict[str, torch.Tensor] = {}
     for name, old in bundle.provider.items():
         new = tensors.get(name)
@@ -121,8 +139,9 @@ def _check_ranges(program: Program, samples: Sequence[Mapping[str, object]]) -> 
 
     checked = verify(program, samples, engine="emulator", layers=True)
     if over := [c for c in checked.layers.values() if not c.ratio <= 1.0]:
-        raise MpccError(f"a value in {over[0].name or 'the model'} leaves the range that the program was compiled for",
-                        todo=_AGAIN)  # fmt: skip
+        raise MpccError(
+            f"a value in {over[0].name or 'the model'} leaves the range that the program was compiled for", todo=_AGAIN
+        )
     if not checked.ok:
         worst = max(checked.outputs.values(), key=lambda o: o.largest)
         raise MpccError(f"the output {worst.name} is {worst.largest:.2g} away from the float model", todo=_AGAIN)

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from mpcc.compiler.bundle.manifest import IDS_INPUT, MASK_INPUT, TYPES_INPUT, InputSpec
 from mpcc.compiler.errors import InputError
-from mpcc.compiler.manifest import IDS_INPUT, MASK_INPUT, TYPES_INPUT, InputSpec
 from mpcc.compiler.ops.base import TO_TORCH
 
 TEXT = "text"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from mpcc.backends.mp_spdz.dialects import dialect_of
+from mpcc.compiler.bundle.manifest import Manifest
 from mpcc.compiler.cost import PROTOCOLS, Network, Row
-from mpcc.compiler.manifest import Manifest
-from mpcc.compiler.partition import Evidence
-from mpcc.compiler.ring import RingGraph
+from mpcc.compiler.frontend.partition import Evidence
+from mpcc.compiler.ring.ir import RingGraph
 
 if TYPE_CHECKING:
     from mpcc.program import Program
@@ -59,8 +59,10 @@ def inspection(program: Program, network: str | Path | Network | None = None) ->
     """All of it, ready for JSON; `network` as in `Program.cost`."""
     bundle, manifest = program.bundle, program.bundle.manifest
     cost = program.cost(network)
-    summed = {f"by_{key}": [_row(key, r) for r in program.cost(network, by=key).rows]
-              for key in ("layer", "operation", "primitive")}  # fmt: skip
+    summed = {
+        f"by_{key}": [_row(key, r) for r in program.cost(network, by=key).rows]
+        for key in ("layer", "operation", "primitive")
+    }
     return {
         "mpcc": manifest.mpcc,
         "architecture": manifest.architecture,
@@ -126,8 +128,13 @@ def groups(evidence: Iterable[Evidence]) -> list[Group]:
             result.append(group)
         else:
             before = result[last]
-            result[last] = Group(_range(before.layers, layer), visibility, reason, before.tensors + group.tensors,
-                                 before.bytes + group.bytes)  # fmt: skip
+            result[last] = Group(
+                _range(before.layers, layer),
+                visibility,
+                reason,
+                before.tensors + group.tensors,
+                before.bytes + group.bytes,
+            )
     return result
 
 

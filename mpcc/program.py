@@ -14,22 +14,22 @@ import torch
 from numpy.typing import NDArray
 
 from mpcc.backends.mp_spdz.dialects import dialect_of
-from mpcc.compiler.bundle import Bundle, ClientPart, pack  # fmt: skip
-from mpcc.compiler.bundle import load as load_bundle
-from mpcc.compiler.bundle import save as save_bundle
-from mpcc.compiler.capture import Captured, Inputs, capture, save_model
+from mpcc.compiler.bundle.manifest import input_specs
+from mpcc.compiler.bundle.read import Bundle, ClientPart, pack
+from mpcc.compiler.bundle.read import load as load_bundle
+from mpcc.compiler.bundle.read import save as save_bundle
+from mpcc.compiler.bundle.streams import encoded, stream
+from mpcc.compiler.bundle.streams import shared_inputs as shared_inputs
 from mpcc.compiler.cost import Cost, Network, Row, estimate, network_of
+from mpcc.compiler.driver.pipeline import Options, check_options, compile_model
+from mpcc.compiler.driver.savings import measured_savings
 from mpcc.compiler.errors import BundleError, EngineError, MpccError
 from mpcc.compiler.fixed import decode
-from mpcc.compiler.interpret import run_graph
-from mpcc.compiler.manifest import input_specs
-from mpcc.compiler.partition import Partition
-from mpcc.compiler.pipeline import Options, check_options, compile_model
-from mpcc.compiler.savings import measured_savings
-from mpcc.compiler.visibility import why
+from mpcc.compiler.frontend.capture import Captured, Inputs, capture, save_model
+from mpcc.compiler.frontend.partition import Partition
+from mpcc.compiler.graph.interpret import run_graph
+from mpcc.compiler.graph.visibility import why
 from mpcc.inputs import prepare_inputs, random_inputs
-from mpcc.streams import encoded, stream
-from mpcc.streams import shared_inputs as shared_inputs
 
 if TYPE_CHECKING:
     from mpcc.runtime.engine import Measured, Provisioned
@@ -82,9 +82,17 @@ class Program:
             raise MpccError(f"costs cannot be summed by {by!r}", todo=f"choose one of: {', '.join(KEYS)}")
         return replace(cost, rows=_summed(cost.rows, by))
 
-    def run(self, inputs: Mapping[str, object], engine: Engine = "mp-spdz", *, seed: int = 0,
-            truncation: str | None = None, truncate: bool = False, spu_protocol: str = "aby3",
-            progress: Progress | None = None) -> Result:  # fmt: skip
+    def run(
+        self,
+        inputs: Mapping[str, object],
+        engine: Engine = "mp-spdz",
+        *,
+        seed: int = 0,
+        truncation: str | None = None,
+        truncate: bool = False,
+        spu_protocol: str = "aby3",
+        progress: Progress | None = None,
+    ) -> Result:
         """Run the program once, all parties on this machine.
 
         Args:
@@ -93,7 +101,7 @@ class Program:
             seed: of the emulator's probabilistic truncation.
             truncation: for the emulator, another one than the program was compiled with.
             truncate: cut texts that are longer than the program was compiled for.
-            spu_protocol: of the spu engine: "aby3", "cheetah", or "semi2k-trusted-first-party" (see runtime/spu.py).
+            spu_protocol: of the spu engine: "aby3", "cheetah", or "semi2k-trusted-first-party".
             progress: called with the name of each stage of the engine as it begins.
 
         Raises:
@@ -103,8 +111,9 @@ class Program:
         if engine not in ENGINES:
             raise MpccError(f"there is no engine {engine!r}", todo=f"engines: {', '.join(ENGINES)}")
         if engine == "spu":
-            return self.run_many([inputs], engine="spu", truncate=truncate, spu_protocol=spu_protocol,
-                                 progress=progress)[0]  # fmt: skip
+            return self.run_many(
+                [inputs], engine="spu", truncate=truncate, spu_protocol=spu_protocol, progress=progress
+            )[0]
         manifest, client = self.bundle.manifest, self._client()
         tensors = prepare_inputs(inputs, manifest.inputs, client.tokenizer_json, truncate=truncate)
         values = run_graph(client.graph, tensors, client.tensors)
@@ -125,13 +134,18 @@ class Program:
         Raises:
             EngineError: the engine is not there, or a party failed; what was stored before stays.
         """
-        from mpcc.sessions import provision_program
+        from mpcc.exchange import provision_program
 
         return provision_program(self, Path(state), progress=progress)
 
-    def with_weights(self, model: object, *, base: str | Path | None = None,
-                     calibration: Sequence[Mapping[str, object]] = (),
-                     allow_pickle: bool = False) -> Program:  # fmt: skip
+    def with_weights(
+        self,
+        model: object,
+        *,
+        base: str | Path | None = None,
+        calibration: Sequence[Mapping[str, object]] = (),
+        allow_pickle: bool = False,
+    ) -> Program:
         """This program with the private weights of another fine-tune of the same model; nothing is compiled.
 
         Args:
@@ -147,10 +161,17 @@ class Program:
 
         return with_weights(self, model, base=base, calibration=calibration, allow_pickle=allow_pickle)
 
-    def run_many(self, inputs: Iterable[Mapping[str, object]], state: str | Path | None = None, *,
-                 engine: Engine = "mp-spdz", spu_protocol: str = "aby3", truncate: bool = False,
-                 progress: Progress | None = None,
-                 on_result: Callable[[Result], None] | None = None) -> list[Result]:  # fmt: skip
+    def run_many(
+        self,
+        inputs: Iterable[Mapping[str, object]],
+        state: str | Path | None = None,
+        *,
+        engine: Engine = "mp-spdz",
+        spu_protocol: str = "aby3",
+        truncate: bool = False,
+        progress: Progress | None = None,
+        on_result: Callable[[Result], None] | None = None,
+    ) -> list[Result]:
         """Run on many inputs in one session of all parties on this machine, who stay up in between.
 
         Args:
@@ -167,21 +188,29 @@ class Program:
             EngineError: the engine is not there, the state is not this program's, or a party failed.
         """
         if engine == "spu":
-            from mpcc.spu_sessions import run_spu_session
+            from mpcc.spu_exchange import run_spu_session
 
             if state is not None:
                 raise MpccError("the spu engine has no stored shares: it shares the weights once a session")
-            return run_spu_session(self, inputs, protocol=spu_protocol, truncate=truncate, progress=progress,
-                                   on_result=on_result)[0]  # fmt: skip
+            return run_spu_session(
+                self, inputs, protocol=spu_protocol, truncate=truncate, progress=progress, on_result=on_result
+            )[0]
         if engine != "mp-spdz":
             raise MpccError(f"the engine {engine!r} has no sessions", todo="run the inputs one by one")
-        from mpcc.sessions import run_session
+        from mpcc.exchange import run_session
 
-        return run_session(self, inputs, Path(state) if state is not None else None, truncate=truncate,
-                           progress=progress, on_result=on_result)[0]  # fmt: skip
+        return run_session(
+            self,
+            inputs,
+            Path(state) if state is not None else None,
+            truncate=truncate,
+            progress=progress,
+            on_result=on_result,
+        )[0]
 
-    def prepared(self, inputs: Mapping[str, object], truncate: bool = False) -> tuple[
-            dict[str, torch.Tensor], Int64, tuple[str, ...]]:  # fmt: skip
+    def prepared(
+        self, inputs: Mapping[str, object], truncate: bool = False
+    ) -> tuple[dict[str, torch.Tensor], Int64, tuple[str, ...]]:
         """The client's own part for one input: the values of its graph, what it shares, and warnings."""
         client = self._client()
         tensors = prepare_inputs(inputs, self.bundle.manifest.inputs, client.tokenizer_json, truncate=truncate)
@@ -189,8 +218,13 @@ class Program:
         shared, notes = shared_inputs(self.bundle.ring, values)
         return values, self._ordered(shared), notes
 
-    def result(self, values: Mapping[str, torch.Tensor], integers: Mapping[str, Int64], measured: Measured | None,
-               notes: tuple[str, ...] = ()) -> Result:  # fmt: skip
+    def result(
+        self,
+        values: Mapping[str, torch.Tensor],
+        integers: Mapping[str, Int64],
+        measured: Measured | None,
+        notes: tuple[str, ...] = (),
+    ) -> Result:
         """A result of the mp-spdz engine, from the client's values and what it received."""
         seconds = 0.0 if measured is None else measured.seconds
         return Result(self._outputs(values, integers), "mp-spdz", seconds, measured, self.cost(), notes)
@@ -273,7 +307,7 @@ class Program:
         try:
             from mpcc.backends.mp_spdz.dialects import check_source
             from mpcc.runtime.engine import Job
-            from mpcc.runtime.mp_spdz import run_job
+            from mpcc.runtime.mp_spdz.build import run_job
         except ImportError as error:
             raise EngineError(f"the mp-spdz engine is not installed: {error}") from None
         specs = [o for o in self.bundle.manifest.outputs if not o.clear]
@@ -336,7 +370,7 @@ def compile(
     """Compile a model to a secure program.
 
     Args:
-        model: nn.Module (also PEFT), ExportedProgram, or the path of one; see `mpcc.compiler.capture`.
+        model: nn.Module (also PEFT), ExportedProgram, or the path of one; see `mpcc.compiler.frontend.capture`.
         example_inputs: tensors that fix the shapes; or give `sequence_length` and `batch_size` for a text model.
         partition: which weights are public. Default: with `base`, what is byte-equal to it; otherwise none.
         calibration: inputs like the real ones, for ranges (as `Program.run` takes them, texts included).
@@ -365,11 +399,17 @@ def compile(
     """
     report = progress or (lambda name: None)
     options = Options(
-        protocol=protocol, network=network_of(network), output=output, frac_bits=frac_bits,
+        protocol=protocol,
+        network=network_of(network),
+        output=output,
+        frac_bits=frac_bits,
         truncation=truncation or dialect_of(protocol).truncation,
-        profile=profile, failure_bits=failure_bits,
-        approximations=approximations, public_inputs=tuple(public_inputs), recover_lora=recover_lora,
-    )  # fmt: skip
+        profile=profile,
+        failure_bits=failure_bits,
+        approximations=approximations,
+        public_inputs=tuple(public_inputs),
+        recover_lora=recover_lora,
+    )
     check_options(options)  # before any work is done
     report("capture")
     captured = capture(
@@ -393,8 +433,14 @@ def load(path: str | Path, roles: Iterable[str] | None = None) -> Program:
     return Program(load_bundle(path, roles))
 
 
-def save(model: torch.nn.Module, path: str | Path, example_inputs: Inputs | None = None,
-         tokenizer: object | None = None, *, sequence_length: int | None = None) -> None:  # fmt: skip
+def save(
+    model: torch.nn.Module,
+    path: str | Path,
+    example_inputs: Inputs | None = None,
+    tokenizer: object | None = None,
+    *,
+    sequence_length: int | None = None,
+) -> None:
     """Write a model so that `mpcc compile` takes it without running code from the file; see `save_model`."""
     save_model(model, path, example_inputs, tokenizer, sequence_length=sequence_length)
 
@@ -424,7 +470,14 @@ def _summed(rows: Iterable[Row], key: str) -> tuple[Row, ...]:
 
 def _one_row(key: str, name: str, members: Sequence[Row]) -> Row:
     names = {k: name if k == key else "" for k in KEYS}
-    by_party = [tuple(map(sum, zip(*(getattr(m, f) for m in members), strict=True)))
-                for f in ("bytes_by_party", "rounds_by_party")]  # fmt: skip
-    return Row(**names, count=sum(m.count for m in members), elements=sum(m.elements for m in members),
-               bytes_by_party=by_party[0], rounds_by_party=by_party[1])  # fmt: skip
+    by_party = [
+        tuple(map(sum, zip(*(getattr(m, f) for m in members), strict=True)))
+        for f in ("bytes_by_party", "rounds_by_party")
+    ]
+    return Row(
+        **names,
+        count=sum(m.count for m in members),
+        elements=sum(m.elements for m in members),
+        bytes_by_party=by_party[0],
+        rounds_by_party=by_party[1],
+    )

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mpcc.compiler.bundle_files import path_pair
+from mpcc.compiler.bundle.files import path_pair
 from mpcc.compiler.errors import BundleError, UnsupportedError
 
 SHARED = ("manifest.json", "ring.ir", "public")
@@ -34,9 +34,9 @@ def split_program(program: Path, out: Path, roles: Sequence[str]) -> list[Path]:
 
 def _spu_files(source: Path) -> dict[str, str]:
     """What the spu engine needs, by name; nothing where it cannot run the program."""
-    from mpcc.compiler.bundle import load
-    from mpcc.runtime.spu_part import spu_files
-    from mpcc.spu_sessions import program_of
+    from mpcc.compiler.bundle.read import load
+    from mpcc.runtime.spu.part import spu_files
+    from mpcc.spu_exchange import program_of
 
     loaded = load(source, ())
     try:

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from mpcc.backends.emulator import EmulatorResult
 from mpcc.backends.emulator import run as emulate
+from mpcc.compiler.bundle.manifest import MASK_INPUT
 from mpcc.compiler.errors import BundleError, MpccError
 from mpcc.compiler.fixed import decode, encode
-from mpcc.compiler.interpret import run_graph
-from mpcc.compiler.ir import Graph
-from mpcc.compiler.manifest import MASK_INPUT
-from mpcc.compiler.ring import RingNode
+from mpcc.compiler.graph.interpret import run_graph
+from mpcc.compiler.graph.ir import Graph
+from mpcc.compiler.ring.ir import RingNode
 from mpcc.inputs import prepare_inputs, random_inputs
-from mpcc.passes.roll_layers import roll_layers
+from mpcc.passes.graph.roll_layers import roll_layers
 from mpcc.program import Engine, Program, Progress, shared_inputs
 
 TOLERANCE = 0.02
@@ -98,21 +98,36 @@ class Verification:
     def to_json(self) -> dict[str, object]:
         """Everything `mpcc verify --json` prints."""
         return {
-            "ok": self.ok, "engine": self.engine, "reference": self.reference, "tolerance": self.tolerance,
-            "samples": self.samples, "warnings": self.warnings,
+            "ok": self.ok,
+            "engine": self.engine,
+            "reference": self.reference,
+            "tolerance": self.tolerance,
+            "samples": self.samples,
+            "warnings": self.warnings,
             "outputs": [
-                {"name": o.name, "max_error": _finite(o.largest), "mean_error": _finite(o.mean),
-                 "largest_value": _finite(o.magnitude),
-                 "same_labels": o.same_labels if o.rows else None, "rows": o.rows or None}
+                {
+                    "name": o.name,
+                    "max_error": _finite(o.largest),
+                    "mean_error": _finite(o.mean),
+                    "largest_value": _finite(o.magnitude),
+                    "same_labels": o.same_labels if o.rows else None,
+                    "rows": o.rows or None,
+                }
                 for o in self.outputs.values()
             ],
             "layers": [
-                {"layer": c.name, "max_error": _finite(c.largest), "mean_error": _finite(c.mean),
-                 "largest_value": _finite(c.magnitude), "worst_operation": c.worst, "bound_used": _finite(c.ratio),
-                 "tightest_operation": c.tightest}
+                {
+                    "layer": c.name,
+                    "max_error": _finite(c.largest),
+                    "mean_error": _finite(c.mean),
+                    "largest_value": _finite(c.magnitude),
+                    "worst_operation": c.worst,
+                    "bound_used": _finite(c.ratio),
+                    "tightest_operation": c.tightest,
+                }
                 for c in self.layers.values()
             ],
-        }  # fmt: skip
+        }
 
 
 def _finite(value: float) -> float | None:
@@ -120,9 +135,18 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def verify(program: Program, samples: Sequence[Mapping[str, object]], *, engine: Engine = "mp-spdz",
-           tolerance: float = TOLERANCE, layers: bool = False, model: ModelReference | None = None,
-           seed: int = 0, truncate: bool = False, progress: Progress | None = None) -> Verification:  # fmt: skip
+def verify(
+    program: Program,
+    samples: Sequence[Mapping[str, object]],
+    *,
+    engine: Engine = "mp-spdz",
+    tolerance: float = TOLERANCE,
+    layers: bool = False,
+    model: ModelReference | None = None,
+    seed: int = 0,
+    truncate: bool = False,
+    progress: Progress | None = None,
+) -> Verification:
     """Run every sample on `engine` and compare with the float model.
 
     Args:
@@ -217,10 +241,11 @@ class _Inside:
         run = emulate(ring, shared, params, truncation=mode, seed=seed, trace=self.layers)
         nodes = dict(self.client.graph.outputs)
         outputs = {
-            o.name: _float64(values[nodes[o.name]]) if o.clear
+            o.name: _float64(values[nodes[o.name]])
+            if o.clear
             else decode(run.outputs[o.name], o.frac_bits).reshape(o.shape)
             for o in manifest.outputs
-        }  # fmt: skip
+        }
         return outputs, run
 
     def compare_layers(self, result: Verification, wanted: Tensors, run: EmulatorResult) -> None:
@@ -311,7 +336,7 @@ class ModelReference:
     """The original model, captured for the shapes of a program."""
 
     def __init__(self, program: Program, model: object, *, base: str | None = None, allow_pickle: bool = False) -> None:
-        from mpcc.compiler.capture import capture
+        from mpcc.compiler.frontend.capture import capture
 
         specs = program.bundle.manifest.inputs
         shape = next((s.shape for s in specs if len(s.shape) == 2), None)

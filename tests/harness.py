@@ -8,16 +8,16 @@ import numpy as np
 import torch
 
 from mpcc.backends.emulator import emulator
+from mpcc.compiler.driver.pipeline import schedule
 from mpcc.compiler.fixed import decode, encode
-from mpcc.compiler.ir import Graph, Node, TensorType, attributes
-from mpcc.compiler.lower import lower
+from mpcc.compiler.frontend.ranges import calibrate
+from mpcc.compiler.graph.ir import Graph, Node, TensorType, attributes
 from mpcc.compiler.lowering import Settings
+from mpcc.compiler.lowering.lower import lower
 from mpcc.compiler.ops import REGISTRY
 from mpcc.compiler.ops.base import from_torch
-from mpcc.compiler.pipeline import schedule
-from mpcc.compiler.ranges import calibrate
-from mpcc.compiler.ring import Builder, RingGraph
-from mpcc.compiler.verify_ring import verify
+from mpcc.compiler.ring.ir import Builder, RingGraph
+from mpcc.compiler.ring.verify import verify
 
 MODES = ("nearest", "probabilistic")
 
@@ -46,8 +46,9 @@ def encoded_params(ring: RingGraph, tensors: Mapping[str, torch.Tensor]) -> dict
     return result
 
 
-def run_ring(ring: RingGraph, values: Mapping[str, np.ndarray], tensors: Mapping[str, torch.Tensor], mode: str,
-             **options: object) -> dict[str, np.ndarray]:  # fmt: skip
+def run_ring(
+    ring: RingGraph, values: Mapping[str, np.ndarray], tensors: Mapping[str, torch.Tensor], mode: str, **options: object
+) -> dict[str, np.ndarray]:
     """Outputs of a scheduled ring program on the emulator, as reals."""
     params = encoded_params(ring, tensors)
     outputs = emulator.run(ring, encoded(ring, values), params, truncation=mode, **options).outputs
@@ -55,8 +56,9 @@ def run_ring(ring: RingGraph, values: Mapping[str, np.ndarray], tensors: Mapping
     return {name: decode(v, scales[name]) for name, v in outputs.items()}
 
 
-def evaluate(function, x: np.ndarray, *, frac_bits: int, bound: float, mode: str,
-             without: Set[str] = frozenset()) -> np.ndarray:  # fmt: skip
+def evaluate(
+    function, x: np.ndarray, *, frac_bits: int, bound: float, mode: str, without: Set[str] = frozenset()
+) -> np.ndarray:
     """`function(builder, x)` of one secret vector on the emulator."""
     b = Builder()
     given = b.input("x", x.shape, frac_bits, bound, "client")
@@ -75,8 +77,14 @@ def client_input(name: str, value: torch.Tensor, **attrs: object) -> Node:
     return Node(name, "input", (), attributes(role="client", **attrs), type, visibility="client", site="client")
 
 
-def one_op(op: str, inputs: Sequence[torch.Tensor], attrs: Mapping[str, object], *, weights: Sequence[int] = (),
-           whole: Sequence[int] = ()) -> tuple[Graph, dict[str, torch.Tensor], dict[str, torch.Tensor]]:  # fmt: skip
+def one_op(
+    op: str,
+    inputs: Sequence[torch.Tensor],
+    attrs: Mapping[str, object],
+    *,
+    weights: Sequence[int] = (),
+    whole: Sequence[int] = (),
+) -> tuple[Graph, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """(graph, inputs, tensors) of y = op(...): operands listed in `weights` are the provider's params."""
     nodes: list[Node] = []
     given: dict[str, torch.Tensor] = {}
@@ -94,9 +102,15 @@ def one_op(op: str, inputs: Sequence[torch.Tensor], attrs: Mapping[str, object],
     return Graph(tuple(nodes), (("y", "y"),)), given, tensors
 
 
-def run_lowered(graph: Graph, given: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], *, mode: str,
-                settings: Settings | None = None,
-                calibration: Sequence[Mapping[str, torch.Tensor]] = ()) -> np.ndarray:  # fmt: skip
+def run_lowered(
+    graph: Graph,
+    given: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    mode: str,
+    settings: Settings | None = None,
+    calibration: Sequence[Mapping[str, torch.Tensor]] = (),
+) -> np.ndarray:
     """Calibrate (on the inputs themselves unless told otherwise), lower, schedule and run; the output y."""
     ranged = calibrate(graph, tensors, calibration or [given])
     ring = scheduled(lower(ranged, settings or Settings()).ring, "nearest" if mode == "nearest" else "safe")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from mpcc.compiler.ir import Graph, Node, Origin, TensorType, attributes
+from mpcc.compiler.graph.ir import Graph, Node, Origin, TensorType, attributes
 from mpcc.compiler.ops import REGISTRY
 
 
@@ -50,8 +50,14 @@ def layer(m: Maker, i: int, x: str, *, width: int, inner: int, lora: bool = Fals
     return m.op(f"{name}_out", "add", x, y, layer=at) if skip else y
 
 
-def stack(layers: int, *, width: int = 4, inners: Mapping[int, int] | None = None, lora: Sequence[int] = (),
-          ragged: Sequence[int] = ()) -> tuple[Graph, dict[str, torch.Tensor]]:  # fmt: skip
+def stack(
+    layers: int,
+    *,
+    width: int = 4,
+    inners: Mapping[int, int] | None = None,
+    lora: Sequence[int] = (),
+    ragged: Sequence[int] = (),
+) -> tuple[Graph, dict[str, torch.Tensor]]:
     """`layers` layers and a head; `inners` changes the width of some, `lora` and `ragged` their operations."""
     m = Maker()
     x = m.input("x", (3, width))

@@ -12,18 +12,27 @@ from harness import encoded_params
 
 from mpcc.backends.emulator import emulator
 from mpcc.backends.mp_spdz.weights import Region, tensor_order
-from mpcc.compiler.capture import capture
+from mpcc.compiler.driver.pipeline import Compiled, Options, compile_model
 from mpcc.compiler.fixed import decode, encode
-from mpcc.compiler.interpret import run_graph
-from mpcc.compiler.partition import Partition
-from mpcc.compiler.pipeline import Compiled, Options, compile_model
+from mpcc.compiler.frontend.capture import capture
+from mpcc.compiler.frontend.partition import Partition
+from mpcc.compiler.graph.interpret import run_graph
 
 Inputs = dict[str, torch.Tensor]
 VOCABULARY = 40
 
 
-def tiny(name: str, *, layers: int = 2, width: int = 16, heads: int = 2, inner: int = 24, attention: str = "sdpa",
-         seed: int = 3, **options: object) -> torch.nn.Module:  # fmt: skip
+def tiny(
+    name: str,
+    *,
+    layers: int = 2,
+    width: int = 16,
+    heads: int = 2,
+    inner: int = 24,
+    attention: str = "sdpa",
+    seed: int = 3,
+    **options: object,
+) -> torch.nn.Module:
     """A model by the name of its class: scores and variances vary, biases and norms are not trivial."""
     torch.manual_seed(seed)
     if "For" in name:
@@ -32,8 +41,12 @@ def tiny(name: str, *, layers: int = 2, width: int = 16, heads: int = 2, inner: 
     if name.startswith("DistilBert"):
         sizes = {"dim": width, "n_layers": layers, "n_heads": heads, "hidden_dim": inner}
     else:
-        sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
-                 "intermediate_size": inner}  # fmt: skip
+        sizes = {
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "intermediate_size": inner,
+        }
     config = cls.config_class(vocab_size=VOCABULARY, max_position_embeddings=48, **sizes, **options)
     model = cls._from_config(config, attn_implementation=attention).eval()
     with torch.no_grad():
@@ -61,8 +74,9 @@ def batches(length: int, rows: int = 1, count: int = 4, *, masked: bool = True) 
     return result
 
 
-def compiled(model: torch.nn.Module, inputs: Sequence[Inputs], partition: Partition | None = None,
-             **options: object) -> Compiled:  # fmt: skip
+def compiled(
+    model: torch.nn.Module, inputs: Sequence[Inputs], partition: Partition | None = None, **options: object
+) -> Compiled:
     """Capture and compile, calibrated on `inputs`."""
     captured = capture(model, inputs[0])
     return compile_model(captured, partition or Partition.all_private(), inputs, Options(**options))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpcc.backends.emulator.semantics import without_blocks
-from mpcc.compiler.ring import HEADROOM_BITS, RingNode
+from mpcc.compiler.ring.ir import HEADROOM_BITS, RingNode
 
 Int64 = NDArray[np.int64]
 Extent = tuple[int, int]

@@ -16,7 +16,7 @@ from mpcc.backends.emulator import checks, exact, semantics
 from mpcc.backends.emulator.report import EmulatorResult, Overflow, RangeUse
 from mpcc.compiler.errors import InputError, InternalError, RangeError
 from mpcc.compiler.fixed import decode
-from mpcc.compiler.ring import RingGraph, RingNode
+from mpcc.compiler.ring.ir import RingGraph, RingNode
 
 Int64 = NDArray[np.int64]
 Extent = tuple[int, int]
@@ -52,8 +52,9 @@ def run(
     machine.profiling = profile
     with np.errstate(over="ignore"):
         values = machine.graph(graph, 0, [], 0)
-    outputs = {name: np.ascontiguousarray(values[source]).reshape(graph[source].type.shape)
-               for name, source in graph.outputs}  # fmt: skip
+    outputs = {
+        name: np.ascontiguousarray(values[source]).reshape(graph[source].type.shape) for name, source in graph.outputs
+    }
     return EmulatorResult(outputs, machine.trace, machine.ranges, machine.overflows, machine.magnitudes)
 
 
@@ -68,8 +69,15 @@ def _last_use(graph: RingGraph) -> dict[str, int]:
 class _Machine:
     """One run: the data, the generator and what has been observed."""
 
-    def __init__(self, inputs: Mapping[str, Int64], params: Mapping[str, Int64], nearest: bool,
-                 rng: np.random.Generator, trace: bool, check: bool) -> None:  # fmt: skip
+    def __init__(
+        self,
+        inputs: Mapping[str, Int64],
+        params: Mapping[str, Int64],
+        nearest: bool,
+        rng: np.random.Generator,
+        trace: bool,
+        check: bool,
+    ) -> None:
         self.inputs, self.params = inputs, params
         self.nearest, self.rng = nearest, rng
         self.tracing, self.check = trace, check

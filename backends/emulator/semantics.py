@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpcc.compiler.errors import InternalError
-from mpcc.compiler.ring import RingNode
+from mpcc.compiler.ring.ir import RingNode
 
 Int64 = NDArray[np.int64]
 RING_BITS = 64

@@ -73,18 +73,35 @@ DIALECTS: Mapping[str, Dialect] = {
     d.protocol: d
     for d in (
         Dialect("ring", "replicated-ring-party.x", THREE, "instruction", LOCAL, local_trunc=True),
-        Dialect("dealer-ring", "dealer-ring-party.x", ("client", "provider", "dealer"), "round",
-                public_products_local=True, operands_free=False),
+        Dialect(
+            "dealer-ring",
+            "dealer-ring-party.x",
+            ("client", "provider", "dealer"),
+            "round",
+            public_products_local=True,
+            operands_free=False,
+        ),
         Dialect("semi2k", "semi2k-party.x", TWO, "round", public_products_local=True),
-        *(Dialect(name, f"{name}-party.x", TWO, "round", public_products_local=True, operands_free=False, prime=True,
-                  compile_flags=DABITS) for name in ("hemi", "temi")),
+        *(
+            Dialect(
+                name,
+                f"{name}-party.x",
+                TWO,
+                "round",
+                public_products_local=True,
+                operands_free=False,
+                prime=True,
+                compile_flags=DABITS,
+            )
+            for name in ("hemi", "temi")
+        ),
         Dialect("rep4-ring", "rep4-ring-party.x", (*THREE, "second_helper"), "instruction"),
         Dialect(
             "ps-rep-ring", "ps-rep-ring-party.x", THREE, "round", nearest_is_cheaper=True, public_products_local=True
         ),
         Dialect("sy-rep-ring", "sy-rep-ring-party.x", THREE, "round", nearest_is_cheaper=True, stored_shares=False),
     )
-}  # fmt: skip
+}
 
 
 def dialect_of(protocol: str) -> Dialect:

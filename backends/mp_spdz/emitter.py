@@ -20,7 +20,7 @@ from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.backends.mp_spdz.views import Dims, View, dense
 from mpcc.backends.mp_spdz.weights import Slot, WeightLayout, layout_weights
 from mpcc.compiler.errors import InternalError
-from mpcc.compiler.ring import RingGraph, RingNode
+from mpcc.compiler.ring.ir import RingGraph, RingNode
 
 _UNIT: tuple[int, int] = (1, 0)
 SEAL = 0x6D706363  # stored behind the weights: shares that do not belong together open to something else
@@ -96,14 +96,24 @@ class _Emitter:
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
         template = environment.from_string(files(__package__).joinpath("templates/program.mpc.j2").read_text("utf-8"))
         text = template.render(
-            title=title, protocol=protocol, domain=dialect_of(protocol).domain, truncation=truncation, parties=parties,
-            compile_hint=compile_hint, nearest=truncation == "nearest", trunc=dialect_of(protocol).trunc,
+            title=title,
+            protocol=protocol,
+            domain=dialect_of(protocol).domain,
+            truncation=truncation,
+            parties=parties,
+            compile_hint=compile_hint,
+            nearest=truncation == "nearest",
+            trunc=dialect_of(protocol).trunc,
             roles=dialect_of(protocol).roles,
             arrays=self.arrays,
-            private_weights=self.layout.private.elements, public_weights=self.layout.public.elements,
-            public_as_shares=self.public_as_shares, input_lines=self.input_lines, body_lines=self.scope.lines,
-            output_lines=self.output_lines, seal=SEAL,
-        )  # fmt: skip
+            private_weights=self.layout.private.elements,
+            public_weights=self.layout.public.elements,
+            public_as_shares=self.public_as_shares,
+            input_lines=self.input_lines,
+            body_lines=self.scope.lines,
+            output_lines=self.output_lines,
+            seal=SEAL,
+        )
         return Source(text, self.layout, tuple(self.inputs), tuple(self.outputs))
 
     # ** helpers **

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from mpcc.compiler.ring import RingGraph, RingNode
+from mpcc.compiler.ring.ir import RingGraph, RingNode
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from mpcc.backends.spu.writer import Value, Writer, emits, integers, number
-from mpcc.compiler.ir import Node
+from mpcc.compiler.graph.ir import Node
 
 Inputs = Sequence[Value]
 _BINARY = {"add": "add", "sub": "subtract", "mul": "multiply", "div": "divide"}

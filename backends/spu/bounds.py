@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from mpcc.compiler.ir import Graph
-from mpcc.compiler.ring import RingGraph
-from mpcc.passes.roll_layers import roll_layers
+from mpcc.compiler.graph.ir import Graph
+from mpcc.compiler.ring.ir import RingGraph
+from mpcc.passes.graph.roll_layers import roll_layers
 
 NORMS = frozenset({"layer_norm", "rms_norm"})
 SUM_MAX = "sum_max"  # statistic of a norm: no row's sum of squares is larger

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mpcc.backends.spu.bounds import SUM_MAX
 from mpcc.backends.spu.writer import Value, Writer, emits, integers, number, statistic
-from mpcc.compiler.ir import Node
+from mpcc.compiler.graph.ir import Node
 
 Inputs = Sequence[Value]
 FAR = 1024.0  # how far below the others a masked score is put when calibration has not said more

@@ -8,7 +8,7 @@ from mpcc.backends.spu import arithmetic, nonlinear, normalising
 from mpcc.backends.spu.program import Input, Output, StableHlo
 from mpcc.backends.spu.writer import RULES, Value, Writer, tensor_type
 from mpcc.compiler.errors import UnsupportedError
-from mpcc.compiler.ir import Graph, Node, without_dead_nodes
+from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
 
 _FAMILIES = (arithmetic, nonlinear, normalising)  # importing them registers their rules
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mpcc.compiler.errors import InternalError
-from mpcc.compiler.ir import Node
+from mpcc.compiler.graph.ir import Node
 
 Shape = tuple[int, ...]
 _SMALL = 2.0**-5  # a smaller public factor would lose too many of its bits in fixed point
@@ -167,8 +167,10 @@ class Writer:
             return x
         first = self.constant(0.0 if op == "add" else -(2.0**20))
         shape = tuple(n for d, n in enumerate(x.shape) if d not in dims)
-        text = (f"stablehlo.reduce({x.name} init: {first.name}) applies stablehlo.{op} across dimensions = {list(dims)}"
-                f" : ({x.type}, {first.type}) -> {tensor_type(shape)}")  # fmt: skip
+        text = (
+            f"stablehlo.reduce({x.name} init: {first.name}) applies stablehlo.{op} across dimensions = {list(dims)}"
+            f" : ({x.type}, {first.type}) -> {tensor_type(shape)}"
+        )
         result = self._define(shape, text)
         return self.reshape(result, tuple(1 if d in dims else n for d, n in enumerate(x.shape))) if keepdim else result
 

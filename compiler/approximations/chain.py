@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mpcc.compiler.ring import Builder, RingNode
+from mpcc.compiler.ring.ir import Builder, RingNode
 
 Floats = NDArray[np.float64]
 _GRID = 1001
@@ -48,8 +48,9 @@ def _combination(known: Sequence[Floats], coefficients: Sequence[float]) -> Floa
     return total
 
 
-def evaluate_chain(b: Builder, v: RingNode, steps: Sequence[Step], *, low: float, high: float,
-                   frac_bits: int) -> RingNode:  # fmt: skip
+def evaluate_chain(
+    b: Builder, v: RingNode, steps: Sequence[Step], *, low: float, high: float, frac_bits: int
+) -> RingNode:
     """The last step's result for v in [low, high], not yet truncated; results between steps are at `frac_bits`.
 
     One product per step, and one truncation for every step but the last.
@@ -87,8 +88,7 @@ def _scale(known: Sequence[RingNode], coefficients: Sequence[float]) -> int:
     return max(value.type.frac_bits + _fraction_bits(c) for value, c in terms if c)
 
 
-def _linear(b: Builder, known: Sequence[RingNode], coefficients: Sequence[float], scale: int,
-            bound: float) -> RingNode:  # fmt: skip
+def _linear(b: Builder, known: Sequence[RingNode], coefficients: Sequence[float], scale: int, bound: float) -> RingNode:
     """The combination at `scale`, by public multiplications only."""
     constant = coefficients[0] if coefficients else 0.0
     terms: list[RingNode] = []

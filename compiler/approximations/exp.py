@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mpcc.compiler.approximations.chain import SQUARE, Step, evaluate_chain
 from mpcc.compiler.approximations.sign import clip_below
-from mpcc.compiler.ring import Builder, RingNode
+from mpcc.compiler.ring.ir import Builder, RingNode
 
 _LINEAR = 2.25
 _INNER_BITS = 3  # what stands between the products counts up to eight times in the result
@@ -51,8 +51,19 @@ def _quartic(n: int, lowest: float, c: float, d: float, e: float, error: float) 
     return ExpForm(n, lowest, error, steps, n + 2)
 
 
-def _degree_8(p4: float, p2: float, b: float, p3: float, d: float, e: float, c0: float, c1: float, c2: float,
-              c3: float, error: float) -> ExpForm:  # fmt: skip
+def _degree_8(
+    p4: float,
+    p2: float,
+    b: float,
+    p3: float,
+    d: float,
+    e: float,
+    c0: float,
+    c1: float,
+    c2: float,
+    c3: float,
+    error: float,
+) -> ExpForm:
     """On [-8, 0], in v = (x + 4) / 8: w1 = v^2, w2 = w1 (p4 w1 + p2 v + p3) + d v + e, 2 (w2 (w2 + b w1) + ...)."""
     steps = (SQUARE, Step((0, 0, 1), (p3, p2, p4), (e, d)), Step((0, 0, 0, 1), (0, 0, b, 1), (c3, c2, c1, c0)))
     return ExpForm(0, -8.0, error, steps, shift=3, offset=0.5, gain=1)
@@ -62,8 +73,19 @@ def _degree_8(p4: float, p2: float, b: float, p3: float, d: float, e: float, c0:
 FORMS = (
     _quartic(0, -1.0, 1.974979971, 4.005343097, 1.00023395, 2.4e-4),
     _quartic(1, -2.0, 1.971883784, 4.002198256, 1.000122248, 2.5e-4),
-    _degree_8(2.0, 1.625, 1.0, -0.2113980864, 0.2376532457, 0.4653270509, -0.5028087151, -0.1326286294, -0.0295819132,
-              0.0265542228, 1.7e-4),
+    _degree_8(
+        2.0,
+        1.625,
+        1.0,
+        -0.2113980864,
+        0.2376532457,
+        0.4653270509,
+        -0.5028087151,
+        -0.1326286294,
+        -0.0295819132,
+        0.0265542228,
+        1.7e-4,
+    ),
     _quartic(2, -4.0, 1.967165876, 3.998267828, 1.000027345, 1.3e-4),
     _quartic(2, -16.0, 1.977789138, 4.003575539, 1.000083804, 3.4e-4),
     _quartic(3, -32.0, 1.968425909, 3.997453606, 0.9999936809, 5.1e-5),
@@ -71,7 +93,7 @@ FORMS = (
     _quartic(5, -128.0, 1.988324466, 3.999718527, 0.9999998082, 6.2e-6),
     _quartic(6, -256.0, 1.993837739, 3.999924605, 0.9999999742, 1.7e-6),
     _quartic(7, -512.0, 1.996838244, 3.999980539, 0.9999999967, 4.4e-7),
-)  # fmt: skip
+)
 
 
 def form_for(lowest: float, tolerance: float = TOLERANCE) -> ExpForm:
@@ -84,8 +106,9 @@ def exp_error(form: ExpForm, frac_bits: int) -> float:
     return float(form.error + 3 * 2.0 ** (form.squarings - frac_bits))
 
 
-def exp_negative(b: Builder, x: RingNode, *, lowest: float, tolerance: float = TOLERANCE,
-                 max_bits: int = MAX_FRAC_BITS) -> RingNode:  # fmt: skip
+def exp_negative(
+    b: Builder, x: RingNode, *, lowest: float, tolerance: float = TOLERANCE, max_bits: int = MAX_FRAC_BITS
+) -> RingNode:
     """e^x for x in [lowest, 0], at a scale of 2 or n more bits than that of x (at most `max_bits`).
 
     Moving the binary point by n costs nothing. Arguments below the largest domain are clipped there (e^-512 is 0).

@@ -15,7 +15,7 @@ import numpy as np
 from mpcc.compiler.approximations.chain import SQUARE, Floats, Step, evaluate_chain, values
 from mpcc.compiler.approximations.sign import clip_above, sign_and_abs
 from mpcc.compiler.errors import InternalError
-from mpcc.compiler.ring import Builder, RingNode
+from mpcc.compiler.ring.ir import Builder, RingNode
 
 EDGE = 4.0
 INNER_FRAC_BITS = 20
@@ -44,8 +44,9 @@ def _of_square(*steps: Step) -> tuple[Step, ...]:
     return (SQUARE, *(Step(shifted(s.left), shifted(s.right), shifted(s.plus)) for s in steps))
 
 
-def _eighth(sign: int, p4: float, p2: float, b: float, p3: float, d: float, e: float, c0: float, c1: float, c2: float,
-            c3: float) -> tuple[Step, ...]:  # fmt: skip
+def _eighth(
+    sign: int, p4: float, p2: float, b: float, p3: float, d: float, e: float, c0: float, c1: float, c2: float, c3: float
+) -> tuple[Step, ...]:
     """Degree 8 in three products: w1 = v^2, w2 = w1 (p4 w1 + p2 v + p3) + d v + e, w2 (sign w2 + b w1) + ..."""
     return (SQUARE, Step((0, 0, 1), (p3, p2, p4), (e, d)), Step((0, 0, 0, 1), (0, 0, b, sign), (c3, c2, c1, c0)))
 
@@ -53,52 +54,106 @@ def _eighth(sign: int, p4: float, p2: float, b: float, p3: float, d: float, e: f
 # Fitted by benchmarks/fit_approximations.py; multipliers inside products have at most three fractional bits.
 # d(4 v) / 4 for v in [0, 1]
 TAIL = {
-    "none": _eighth(-1, -1.0, 3.375, -1.625, -3.677228287, 0.8076172083, -0.0216587114, -0.9517174744, -1.2833103561,
-                    0.2396938984, -0.0201829316),
-    "tanh": _eighth(-1, 1.0, -3.25, -1.0, 2.3385665758, -0.6489246222, -0.1750114092, 0.3825151367, 0.0091166535,
-                    -0.0200191097, 0.0975336383),
-}  # fmt: skip
+    "none": _eighth(
+        -1,
+        -1.0,
+        3.375,
+        -1.625,
+        -3.677228287,
+        0.8076172083,
+        -0.0216587114,
+        -0.9517174744,
+        -1.2833103561,
+        0.2396938984,
+        -0.0201829316,
+    ),
+    "tanh": _eighth(
+        -1,
+        1.0,
+        -3.25,
+        -1.0,
+        2.3385665758,
+        -0.6489246222,
+        -0.1750114092,
+        0.3825151367,
+        0.0091166535,
+        -0.0200191097,
+        0.0975336383,
+    ),
+}
 # (gelu(4 t) - 2 t) / 4 for t in [-1, 1], in t^2
 EVEN_4 = {
-    "none": _of_square(*_eighth(-1, 0.875, -2.5, -0.375, 2.4755140121, -1.3649550649, 1.0671672274, 1.3550314489,
-                                0.0434399284, 0.5275559637, -0.3071682412)),
-    "tanh": _of_square(*_eighth(-1, 1.25, -3.125, 0.5, 3.1309065638, -1.3119320351, 0.1102869023, -0.5602061075,
-                                -0.1391672151, 0.5714522865, 0.0739294551)),
-}  # fmt: skip
+    "none": _of_square(
+        *_eighth(
+            -1,
+            0.875,
+            -2.5,
+            -0.375,
+            2.4755140121,
+            -1.3649550649,
+            1.0671672274,
+            1.3550314489,
+            0.0434399284,
+            0.5275559637,
+            -0.3071682412,
+        )
+    ),
+    "tanh": _of_square(
+        *_eighth(
+            -1,
+            1.25,
+            -3.125,
+            0.5,
+            3.1309065638,
+            -1.3119320351,
+            0.1102869023,
+            -0.5602061075,
+            -0.1391672151,
+            0.5714522865,
+            0.0739294551,
+        )
+    ),
+}
 # (gelu(8 t) - 4 t) / 8 for t in [-1, 1], of degree 16 in t^2
 EVEN_8 = {
     "none": _of_square(
         SQUARE,
         Step((0, 0, 1), (-5.386932817, 7.0, -2.75), (0, 2.8240625048)),
         Step((0, -0.75, -1.0, 1), (0, -4.25, -2.0, 4.75), (-0.6255153902, 0.761352039, 2.0640709045, -1.6171866364)),
-        Step((0, 0, 0, 0, 1), (0, 0, 0, 0, -1),
-             (-0.7552269706, 0.2783091982, -0.1987113968, 0.24448965, -1.8329084449)),
+        Step(
+            (0, 0, 0, 0, 1), (0, 0, 0, 0, -1), (-0.7552269706, 0.2783091982, -0.1987113968, 0.24448965, -1.8329084449)
+        ),
     ),
     "tanh": _of_square(
         SQUARE,
         Step((0, 0, 1), (-5.4219310997, 7.0, -2.75), (0, 2.652273491)),
         Step((0, -0.5, -1.0, 1), (0, -3.75, -1.75, 4.75), (-0.5960444004, 0.5487134976, 2.0256505962, -1.6337167941)),
-        Step((0, 0, 0, 0, 1), (0, 0, 0.25, 0, -1),
-             (-0.7032315808, 0.3247173617, 0.0215128452, 0.2435615944, -1.7759127474)),
+        Step(
+            (0, 0, 0, 0, 1),
+            (0, 0, 0.25, 0, -1),
+            (-0.7032315808, 0.3247173617, 0.0215128452, 0.2435615944, -1.7759127474),
+        ),
     ),
-}  # fmt: skip
+}
 # the same for t in [-9/8, 9/8]
 EVEN_9 = {
     "none": _of_square(
         SQUARE,
         Step((0, 0, 1), (-4.9511980747, 5.5, -1.75), (0, 3.128603564)),
         Step((0, -0.5, -1.25, 1), (0, -4.0, -2.0, 3.5), (-0.6360826672, 1.0739451081, 1.7803426146, -1.5845302324)),
-        Step((0, 0, 0, 0, 1), (0, 0, 0, 0, -1),
-             (-0.7672315809, 0.2675571421, -0.2235458304, 0.2189971833, -1.8423548048)),
+        Step(
+            (0, 0, 0, 0, 1), (0, 0, 0, 0, -1), (-0.7672315809, 0.2675571421, -0.2235458304, 0.2189971833, -1.8423548048)
+        ),
     ),
     "tanh": _of_square(
         SQUARE,
         Step((0, 0, 1), (-4.952458236, 5.5, -1.75), (0, 3.1295569358)),
         Step((0, -0.5, -1.25, 1), (0, -4.0, -2.0, 3.5), (-0.6824303789, 1.0639205398, 1.7747339016, -1.576761037)),
-        Step((0, 0, 0, 0, 1), (0, 0, 0, 0, -1),
-             (-0.8554392229, 0.2660673857, -0.2235158981, 0.219620435, -1.9360401021)),
+        Step(
+            (0, 0, 0, 0, 1), (0, 0, 0, 0, -1), (-0.8554392229, 0.2660673857, -0.2235158981, 0.219620435, -1.9360401021)
+        ),
     ),
-}  # fmt: skip
+}
 EVEN = ((4.0, EVEN_4), (8.0, EVEN_8), (9.0, EVEN_9))
 
 
@@ -123,8 +178,9 @@ def even_domain(bound: float) -> float | None:
     return next((domain for domain, _ in EVEN if bound <= domain), None)
 
 
-def gelu_error(form: str, frac_bits: int, *, domain: float | None = None,
-               inner_frac_bits: int = INNER_FRAC_BITS) -> float:  # fmt: skip
+def gelu_error(
+    form: str, frac_bits: int, *, domain: float | None = None, inner_frac_bits: int = INNER_FRAC_BITS
+) -> float:
     """Bound of the absolute error: the fit, and rounding between the products and at the end."""
     inner = (domain or EDGE) * 2.0 ** (3 - inner_frac_bits)
     return fit_error(form, domain) + inner + 8 * 2.0**-frac_bits

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mpcc.compiler.ring import Builder, RingNode
+from mpcc.compiler.ring.ir import Builder, RingNode
 
 _COMPARISON_ROUNDS = 10  # comparison, selection; only ratios matter here
 _STEP_ROUNDS = 6
@@ -117,8 +117,17 @@ def rsqrt_error(frac_bits: int, target: float = TARGET) -> float:
     return target + 2.0**-18 + 2.0 ** (1 - frac_bits)
 
 
-def reciprocal(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, error: float = TARGET,
-               lean: bool = False, weighing: str = "balanced") -> RingNode:  # fmt: skip
+def reciprocal(
+    b: Builder,
+    x: RingNode,
+    *,
+    low: float,
+    high: float,
+    frac_bits: int,
+    error: float = TARGET,
+    lean: bool = False,
+    weighing: str = "balanced",
+) -> RingNode:
     """1/x for x in [low, high] at scale `frac_bits`; relative error `reciprocal_error`.
 
     `lean` works at `frac_bits` throughout, so that truncations can be local; otherwise x gets more.
@@ -128,8 +137,9 @@ def reciprocal(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: i
     """
     if high / low > 2.0**11:
         x, factor = _normalised(b, x, low, high, 5)
-        y = reciprocal(b, x, low=high / 2.0**5, high=high, frac_bits=frac_bits, error=error, lean=lean,
-                       weighing=weighing)  # fmt: skip
+        y = reciprocal(
+            b, x, low=high / 2.0**5, high=high, frac_bits=frac_bits, error=error, lean=lean, weighing=weighing
+        )
         return b.mul(y, factor, bound=y.type.bound * factor.type.bound)
     shift = math.ceil(math.log2(high))  # x / 2^shift <= 1
     spread = math.ceil(math.log2(high / low))
@@ -145,8 +155,17 @@ def reciprocal(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: i
     return _shifted_back(b, y, shift)
 
 
-def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, error: float = TARGET,
-          lean: bool = False, weighing: str = "balanced") -> RingNode:  # fmt: skip
+def rsqrt(
+    b: Builder,
+    x: RingNode,
+    *,
+    low: float,
+    high: float,
+    frac_bits: int,
+    error: float = TARGET,
+    lean: bool = False,
+    weighing: str = "balanced",
+) -> RingNode:
     """1/sqrt(x) for x in [low, high] at scale about `frac_bits`; relative error `rsqrt_error`.
 
     `lean` works at `frac_bits` throughout, so that truncations can be local; otherwise x gets more.
@@ -156,8 +175,7 @@ def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, e
     """
     if high / low > 2.0**16:
         x, factor = _normalised(b, x, low, high, 8, root=True)
-        y = rsqrt(b, x, low=high / 2.0**8, high=high, frac_bits=frac_bits, error=error, lean=lean,
-                  weighing=weighing)  # fmt: skip
+        y = rsqrt(b, x, low=high / 2.0**8, high=high, frac_bits=frac_bits, error=error, lean=lean, weighing=weighing)
         return b.mul(y, factor, bound=y.type.bound * factor.type.bound)
     shift = 2 * math.ceil(math.log2(high) / 2)  # even, so that the root's shift is whole
     spread = math.log2(high / low)
@@ -179,8 +197,9 @@ def rsqrt(b: Builder, x: RingNode, *, low: float, high: float, frac_bits: int, e
     return _shifted_back(b, y, shift // 2)
 
 
-def _normalised(b: Builder, x: RingNode, low: float, high: float, bits: int, *,
-                root: bool = False) -> tuple[RingNode, RingNode]:  # fmt: skip
+def _normalised(
+    b: Builder, x: RingNode, low: float, high: float, bits: int, *, root: bool = False
+) -> tuple[RingNode, RingNode]:
     """(x times the power of two that brings it into [high / 2^bits, high], that power or its root).
 
     One comparison per segment, all in one round, and one product without truncation: the factor is a whole number.

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mpcc.compiler.ring import Builder, RingNode
+from mpcc.compiler.ring.ir import Builder, RingNode
 
 Floats = NDArray[np.float64]
 _GRID = 2001

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpcc.compiler.ring import Builder, RingNode
+from mpcc.compiler.ring.ir import Builder, RingNode
 
 
 def sign_and_abs(b: Builder, x: RingNode) -> tuple[RingNode, RingNode]:

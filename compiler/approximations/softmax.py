@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mpcc.compiler.approximations.exp import MAX_FRAC_BITS, exp_error, exp_negative, form_for
 from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, TARGET, reciprocal, reciprocal_error
-from mpcc.compiler.ring import Builder, RingNode
+from mpcc.compiler.ring.ir import Builder, RingNode
 
 
 def row_max(b: Builder, x: RingNode, arity: int = 2) -> RingNode:
@@ -59,8 +59,9 @@ def reciprocal_format(lean: bool) -> tuple[int, float]:
     return (LEAN_BITS, LEAN_ERROR) if lean else (24, TARGET)
 
 
-def reciprocal_of_sum(b: Builder, total: RingNode, low: float, high: float, *, lean: bool = False,
-                      weighing: str = "balanced") -> RingNode:  # fmt: skip
+def reciprocal_of_sum(
+    b: Builder, total: RingNode, low: float, high: float, *, lean: bool = False, weighing: str = "balanced"
+) -> RingNode:
     """1 / total for a sum of exponentials in [low, high]."""
     bits, error = reciprocal_format(lean)
     return reciprocal(b, total, low=low, high=high, frac_bits=bits, error=error, lean=lean, weighing=weighing)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from mpcc.compiler.cost.network import Network, network_of
 from mpcc.compiler.cost.prices import Amount, Need, PerParty, Price, Protocol
-from mpcc.compiler.cost.tables import PROTOCOLS
+from mpcc.compiler.cost.protocols.replicated import PROTOCOLS
 from mpcc.compiler.errors import MpccError
-from mpcc.compiler.ring import RingGraph, RingNode
+from mpcc.compiler.ring.ir import RingGraph, RingNode
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,15 @@ def estimate(graph: RingGraph, protocol: str, *, network: str | Path | Network =
     provisioning = sum(table.prices["input_provider"].bytes(Amount(weights)))
     revealed = [r for r in rows if r.primitive == "reveal"]
     inputs += sum(r.bytes for r in revealed)
-    return Cost(protocol, tuple(r for r in rows if r.primitive != "reveal"), inputs, provisioning, network,
-                bytes_offline=offline, parties=table.parties)  # fmt: skip
+    return Cost(
+        protocol,
+        tuple(r for r in rows if r.primitive != "reveal"),
+        inputs,
+        provisioning,
+        network,
+        bytes_offline=offline,
+        parties=table.parties,
+    )
 
 
 def _input_bytes(graph: RingGraph, table: Protocol) -> int:
@@ -204,9 +211,16 @@ def _rows(graph: RingGraph, table: Protocol, times: int, needs: dict[Need, int])
                 needs[need] = needs.get(need, 0) + times * n
             rounds = price.rounds(amount) if i == 0 or not price.merged else (0,) * table.parties
             rows.append(
-                Row(node.origin.layer, node.origin.graph_op, key, times, amount.n * times,
-                    tuple(times * v for v in _bytes(price, amount, table)), tuple(times * r for r in rounds))
-            )  # fmt: skip
+                Row(
+                    node.origin.layer,
+                    node.origin.graph_op,
+                    key,
+                    times,
+                    amount.n * times,
+                    tuple(times * v for v in _bytes(price, amount, table)),
+                    tuple(times * r for r in rounds),
+                )
+            )
     return rows
 
 

@@ -36,9 +36,7 @@ class Network:
         return f"{self.name} ({self.bandwidth / 1e6:g} Mbit/s, {self.round_trip * 1e3:g} ms round trip)"
 
 
-NETWORKS = {
-    n.name: n for n in (Network("local", 8e9, 2e-5), Network("lan", 1e9, 5e-4), Network("wan", 1e8, 4e-2))
-}  # fmt: skip
+NETWORKS = {n.name: n for n in (Network("local", 8e9, 2e-5), Network("lan", 1e9, 5e-4), Network("wan", 1e8, 4e-2))}
 
 
 def network_of(choice: str | Path | Network) -> Network:

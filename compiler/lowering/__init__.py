@@ -1,7 +1,7 @@
 """Graph IR -> ring IR, one rule per operation; importing this package registers all of them."""
 
-from mpcc.compiler.lowering import activations, attention, elementwise, layout, linear, normalisation
 from mpcc.compiler.lowering.context import RULES, Context, Settings
+from mpcc.compiler.lowering.families import activations, attention, elementwise, layout, linear, normalisation
 
 __all__ = [
     "RULES",

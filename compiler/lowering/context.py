@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mpcc.compiler.errors import InternalError, RangeError
-from mpcc.compiler.ir import Node
-from mpcc.compiler.ring import Builder, RingNode
-from mpcc.compiler.used_forms import UsedForm
+from mpcc.compiler.graph.ir import Node
+from mpcc.compiler.lowering.used_forms import UsedForm
+from mpcc.compiler.ring.ir import Builder, RingNode
 
 RANGE_MARGIN = 1.25  # calibrated magnitudes are widened by this and rounded up to a power of two
 WIDE_MARGIN, TIGHT_MARGIN = 2.0, 1.1
@@ -25,7 +25,7 @@ class Settings:
     power of two, so that it tells next to nothing about them); `approximations` maps a graph op to the chosen form.
     `lean`: keep what is truncated small, so that truncations can be local ones, at a little precision. `tight`: widen
     calibrated ranges by little only. `wide`: widen them more, and let GELU hold for any argument. `inner_frac_bits`: of
-    what stands between the products of a polynomial. The last four trade rounds for bytes (see compiler/variants.py):
+    what stands between the products of a polynomial. The last four trade rounds for bytes (driver/candidates.py):
     how 1/sqrt(x) and 1/x weigh comparisons against Newton steps (a key of newton.START_WEIGHTS), how many entries of a
     row a comparison round of its maximum takes at once, and whether truncations that are to be local may be deferred.
     """
@@ -95,8 +95,16 @@ class Context:
         """`rounded_up` with the margin of the settings."""
         return rounded_up(magnitude, self.settings.range_margin, steps)
 
-    def uses(self, operation: str, form: str, domain: str, error: float | None, *, relative: bool = False,
-             changes_model: bool = False) -> None:  # fmt: skip
+    def uses(
+        self,
+        operation: str,
+        form: str,
+        domain: str,
+        error: float | None,
+        *,
+        relative: bool = False,
+        changes_model: bool = False,
+    ) -> None:
         """Note the form that stands in for a non-linear operation, for manifest and inspect."""
         self.used.append(UsedForm(operation, form, 1, domain, error, relative, changes_model))
 

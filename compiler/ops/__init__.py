@@ -19,8 +19,18 @@ from mpcc.compiler.ops import (
 from mpcc.compiler.ops.base import Converter, Op
 
 _FAMILIES = (
-    linear, elementwise, activations, normalisation, attention, layout, reduction, embedding, logic, masks, clear,
-)  # fmt: skip
+    linear,
+    elementwise,
+    activations,
+    normalisation,
+    attention,
+    layout,
+    reduction,
+    embedding,
+    logic,
+    masks,
+    clear,
+)
 
 
 def _registry() -> dict[str, Op]:

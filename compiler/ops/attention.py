@@ -7,7 +7,7 @@ import math
 import torch
 from torch.nn import functional
 
-from mpcc.compiler.ir import TensorType
+from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
     Attrs,
@@ -24,7 +24,7 @@ from mpcc.compiler.ops.base import (
     number,
     only,
     promote,
-)  # fmt: skip
+)
 
 MASKS = ("none", "keep", "additive", "key")
 

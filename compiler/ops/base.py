@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, Union
 import torch
 
 from mpcc.compiler.errors import InternalError, MpccError
-from mpcc.compiler.ir import Attr, TensorType
+from mpcc.compiler.graph.ir import Attr, TensorType
 
 Attrs = Mapping[str, Attr]
 Types = Sequence[TensorType]
@@ -20,12 +20,24 @@ Args = Mapping[str, Any]  # the arguments of one ATen call by schema name; tenso
 FLOATS = ("f32", "f64")
 _RANK = ("bool", "i32", "i64", "f32", "f64")
 _FROM_TORCH: Mapping[torch.dtype, str] = {
-    torch.bool: "bool", torch.uint8: "i32", torch.int8: "i32", torch.int16: "i32", torch.int32: "i32",
-    torch.int64: "i64", torch.float16: "f32", torch.bfloat16: "f32", torch.float32: "f32", torch.float64: "f64",
-}  # fmt: skip
+    torch.bool: "bool",
+    torch.uint8: "i32",
+    torch.int8: "i32",
+    torch.int16: "i32",
+    torch.int32: "i32",
+    torch.int64: "i64",
+    torch.float16: "f32",
+    torch.bfloat16: "f32",
+    torch.float32: "f32",
+    torch.float64: "f64",
+}
 TO_TORCH: Mapping[str, torch.dtype] = {
-    "bool": torch.bool, "i32": torch.int32, "i64": torch.int64, "f32": torch.float32, "f64": torch.float64,
-}  # fmt: skip
+    "bool": torch.bool,
+    "i32": torch.int32,
+    "i64": torch.int64,
+    "f32": torch.float32,
+    "f64": torch.float64,
+}
 
 
 class NotConvertible(MpccError):

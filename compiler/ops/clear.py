@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from mpcc.compiler.errors import InternalError
-from mpcc.compiler.ir import Attr, TensorType
+from mpcc.compiler.graph.ir import Attr, TensorType
 from mpcc.compiler.ops.base import (
     TO_TORCH,
     Args,
@@ -29,7 +29,7 @@ from mpcc.compiler.ops.base import (
     Value,
     from_torch,
     reject,
-)  # fmt: skip
+)
 
 _aten = torch.ops.aten
 
@@ -37,29 +37,81 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     str(f): f
     for f in (
         # made from nothing
-        _aten.arange.default, _aten.arange.start, _aten.arange.start_step, _aten.eye.default, _aten.eye.m,
-        _aten.full.default, _aten.ones.default, _aten.zeros.default, _aten.scalar_tensor.default,
-        _aten.full_like.default, _aten.ones_like.default, _aten.zeros_like.default,
-        _aten.new_full.default, _aten.new_ones.default, _aten.new_zeros.default, _aten.fill.Scalar,
-        _aten.tril.default, _aten.triu.default,
+        _aten.arange.default,
+        _aten.arange.start,
+        _aten.arange.start_step,
+        _aten.eye.default,
+        _aten.eye.m,
+        _aten.full.default,
+        _aten.ones.default,
+        _aten.zeros.default,
+        _aten.scalar_tensor.default,
+        _aten.full_like.default,
+        _aten.ones_like.default,
+        _aten.zeros_like.default,
+        _aten.new_full.default,
+        _aten.new_ones.default,
+        _aten.new_zeros.default,
+        _aten.fill.Scalar,
+        _aten.tril.default,
+        _aten.triu.default,
         # moved about
-        _aten.gather.default, _aten.index.Tensor, _aten.index_select.default, _aten.flip.default, _aten.roll.default,
-        _aten.constant_pad_nd.default, _aten.scatter.src, _aten.scatter.value, _aten.slice_scatter.default,
+        _aten.gather.default,
+        _aten.index.Tensor,
+        _aten.index_select.default,
+        _aten.flip.default,
+        _aten.roll.default,
+        _aten.constant_pad_nd.default,
+        _aten.scatter.src,
+        _aten.scatter.value,
+        _aten.slice_scatter.default,
         _aten.select_scatter.default,
         # integers and comparisons
-        _aten.diff.default, _aten.floor_divide.default, _aten.div.Tensor_mode,
-        _aten.remainder.Scalar, _aten.remainder.Tensor, _aten.bitwise_and.Scalar, _aten.bitwise_xor.Tensor,
-        _aten.logical_xor.default, _aten.isin.Tensor_Tensor, _aten.isin.Tensor_Scalar, _aten.bucketize.Tensor,
-        _aten.any.default, _aten.any.dim, _aten.all.default, _aten.all.dim, _aten.argmax.default,
-        _aten.argmin.default, _aten.isnan.default, _aten.isinf.default,
+        _aten.diff.default,
+        _aten.floor_divide.default,
+        _aten.div.Tensor_mode,
+        _aten.remainder.Scalar,
+        _aten.remainder.Tensor,
+        _aten.bitwise_and.Scalar,
+        _aten.bitwise_xor.Tensor,
+        _aten.logical_xor.default,
+        _aten.isin.Tensor_Tensor,
+        _aten.isin.Tensor_Scalar,
+        _aten.bucketize.Tensor,
+        _aten.any.default,
+        _aten.any.dim,
+        _aten.all.default,
+        _aten.all.dim,
+        _aten.argmax.default,
+        _aten.argmin.default,
+        _aten.isnan.default,
+        _aten.isinf.default,
         # real functions without a secure form
-        _aten.abs.default, _aten.sign.default, _aten.floor.default, _aten.ceil.default, _aten.round.default,
-        _aten.cos.default, _aten.sin.default, _aten.log.default, _aten.log1p.default, _aten.erf.default,
-        _aten.maximum.default, _aten.minimum.default, _aten.clamp.default, _aten.clamp_min.default,
-        _aten.clamp_max.default, _aten.amax.default, _aten.amin.default, _aten.max.default, _aten.min.default,
-        _aten.pow.Tensor_Tensor, _aten.pow.Scalar, _aten.linalg_vector_norm.default, _aten.outer.default,
+        _aten.abs.default,
+        _aten.sign.default,
+        _aten.floor.default,
+        _aten.ceil.default,
+        _aten.round.default,
+        _aten.cos.default,
+        _aten.sin.default,
+        _aten.log.default,
+        _aten.log1p.default,
+        _aten.erf.default,
+        _aten.maximum.default,
+        _aten.minimum.default,
+        _aten.clamp.default,
+        _aten.clamp_min.default,
+        _aten.clamp_max.default,
+        _aten.amax.default,
+        _aten.amin.default,
+        _aten.max.default,
+        _aten.min.default,
+        _aten.pow.Tensor_Tensor,
+        _aten.pow.Scalar,
+        _aten.linalg_vector_norm.default,
+        _aten.outer.default,
     )
-}  # fmt: skip
+}
 
 # Where a tensor lives and how it is laid out does not concern a graph.
 _IGNORED = frozenset({"device", "layout", "pin_memory", "memory_format", "generator", "non_blocking"})

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from mpcc.compiler.ir import TensorType
+from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     FLOATS,
     TO_TORCH,
@@ -28,7 +28,7 @@ from mpcc.compiler.ops.base import (
     promote,
     reject,
     value_of,
-)  # fmt: skip
+)
 
 
 def _scaled(b: Builder, x: Value, factor: Any) -> Value:
@@ -220,9 +220,13 @@ class Where(Op):
     elementwise = True
     secure = True
     aten = {
-        "aten.where.self": _where, "aten.where.ScalarSelf": _where, "aten.where.ScalarOther": _where,
-        "aten.where.Scalar": _where, "aten.masked_fill.Scalar": _masked_fill, "aten.masked_fill.Tensor": _masked_fill,
-    }  # fmt: skip
+        "aten.where.self": _where,
+        "aten.where.ScalarSelf": _where,
+        "aten.where.ScalarOther": _where,
+        "aten.where.Scalar": _where,
+        "aten.masked_fill.Scalar": _masked_fill,
+        "aten.masked_fill.Tensor": _masked_fill,
+    }
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
         cond, a, b = inputs
@@ -243,9 +247,13 @@ class Cast(Op):
     attrs = ("dtype",)
     secure = True
     aten = {
-        "aten.to.dtype": _cast, "aten.to.device": _cast, "aten.to.other": _cast, "aten.to.dtype_layout": _cast,
-        "aten._to_copy.default": _cast, "aten.type_as.default": _cast,
-    }  # fmt: skip
+        "aten.to.dtype": _cast,
+        "aten.to.device": _cast,
+        "aten.to.other": _cast,
+        "aten.to.dtype_layout": _cast,
+        "aten._to_copy.default": _cast,
+        "aten.type_as.default": _cast,
+    }
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
         return TensorType(inputs[0].shape, choice(attrs, "dtype", tuple(TO_TORCH)))

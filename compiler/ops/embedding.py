@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mpcc.compiler.ir import TensorType
+from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import Args, Attrs, Builder, Op, Sources, Tensors, Types, Value, fail, integer
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from mpcc.compiler.ir import TensorType
+from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
     Attrs,
@@ -26,7 +26,7 @@ from mpcc.compiler.ops.base import (
     ints,
     only,
     promote,
-)  # fmt: skip
+)
 
 _END = 2**62  # what ATen passes for "to the end" is 2**63 - 1
 
@@ -187,14 +187,24 @@ class Reshape(Op):
     attrs = ("shape",)
     secure = True
     aten = {
-        "aten.view.default": _view("size"), "aten.reshape.default": _view("shape"),
-        "aten._unsafe_view.default": _view("size"), "aten.unsqueeze.default": _unsqueeze,
-        "aten.squeeze.default": _squeeze, "aten.squeeze.dim": _squeeze, "aten.squeeze.dims": _squeeze,
-        "aten.flatten.using_ints": _flatten, "aten.unflatten.int": _unflatten,
-        "aten.clone.default": _same(), "aten.contiguous.default": _same(), "aten.alias.default": _same(),
-        "aten.detach.default": _same(), "aten.detach_.default": _same(), "aten.lift_fresh_copy.default": _same(),
-        "aten.lift_fresh.default": _same(), "aten.dropout.default": _dropout,
-    }  # fmt: skip
+        "aten.view.default": _view("size"),
+        "aten.reshape.default": _view("shape"),
+        "aten._unsafe_view.default": _view("size"),
+        "aten.unsqueeze.default": _unsqueeze,
+        "aten.squeeze.default": _squeeze,
+        "aten.squeeze.dim": _squeeze,
+        "aten.squeeze.dims": _squeeze,
+        "aten.flatten.using_ints": _flatten,
+        "aten.unflatten.int": _unflatten,
+        "aten.clone.default": _same(),
+        "aten.contiguous.default": _same(),
+        "aten.alias.default": _same(),
+        "aten.detach.default": _same(),
+        "aten.detach_.default": _same(),
+        "aten.lift_fresh_copy.default": _same(),
+        "aten.lift_fresh.default": _same(),
+        "aten.dropout.default": _dropout,
+    }
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
         shape = ints(attrs, "shape")
@@ -222,9 +232,11 @@ class Permute(Op):
     secure = True
     aten = {
         "aten.permute.default": lambda b, a: permute(b, a["self"], a["dims"]),
-        "aten.transpose.int": _transpose, "aten.t.default": _last_two, "aten.mT.default": _last_two,
+        "aten.transpose.int": _transpose,
+        "aten.t.default": _last_two,
+        "aten.mT.default": _last_two,
         "aten.numpy_T.default": lambda b, a: permute(b, a["self"], list(range(len(a["self"].shape)))[::-1]),
-    }  # fmt: skip
+    }
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
         dims, shape = ints(attrs, "dims"), inputs[0].shape
@@ -274,10 +286,14 @@ class Slice(Op):
     attrs = ("dim", "start", "stop", "step")
     secure = True
     aten = {
-        "aten.slice.Tensor": _slice, "aten.select.int": _select, "aten.narrow.default": _narrow,
-        "aten.unbind.int": _unbind, "aten.split.Tensor": _split, "aten.split_with_sizes.default": _split_sizes,
+        "aten.slice.Tensor": _slice,
+        "aten.select.int": _select,
+        "aten.narrow.default": _narrow,
+        "aten.unbind.int": _unbind,
+        "aten.split.Tensor": _split,
+        "aten.split_with_sizes.default": _split_sizes,
         "aten.chunk.default": _chunk,
-    }  # fmt: skip
+    }
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
         x = inputs[0]

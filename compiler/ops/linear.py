@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mpcc.compiler.ir import TensorType
+from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
     Attrs,
@@ -20,7 +20,7 @@ from mpcc.compiler.ops.base import (
     fail,
     only,
     promote,
-)  # fmt: skip
+)
 
 
 def _linear(b: Builder, a: Args) -> Value:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from mpcc.compiler.ir import TensorType
+from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
     Attrs,
@@ -21,7 +21,7 @@ from mpcc.compiler.ops.base import (
     fail,
     only,
     value_of,
-)  # fmt: skip
+)
 
 
 def _compare(op: str) -> Converter:
@@ -119,9 +119,10 @@ class LogicalAnd(_Logical):
     name = "logical_and"
     function = staticmethod(torch.logical_and)
     aten = {
-        "aten.logical_and.default": _logical("logical_and"), "aten.bitwise_and.Tensor": _logical("logical_and"),
+        "aten.logical_and.default": _logical("logical_and"),
+        "aten.bitwise_and.Tensor": _logical("logical_and"),
         "aten.__and__.Tensor": _logical("logical_and"),
-    }  # fmt: skip
+    }
 
 
 class LogicalOr(_Logical):
@@ -130,9 +131,10 @@ class LogicalOr(_Logical):
     name = "logical_or"
     function = staticmethod(torch.logical_or)
     aten = {
-        "aten.logical_or.default": _logical("logical_or"), "aten.bitwise_or.Tensor": _logical("logical_or"),
+        "aten.logical_or.default": _logical("logical_or"),
+        "aten.bitwise_or.Tensor": _logical("logical_or"),
         "aten.__or__.Tensor": _logical("logical_or"),
-    }  # fmt: skip
+    }
 
 
 class LogicalNot(_Logical):

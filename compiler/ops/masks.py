@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mpcc.compiler.ir import TensorType
+from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import Attrs, Op, Tensors, Types, fail
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from mpcc.compiler.ir import TensorType
+from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
     Attrs,
@@ -22,7 +22,7 @@ from mpcc.compiler.ops.base import (
     number,
     only,
     promote,
-)  # fmt: skip
+)
 
 _ONE_DIM = "a norm over more than the last dimension"
 

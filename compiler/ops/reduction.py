@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mpcc.compiler.ir import TensorType
+from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
     Attrs,
@@ -22,7 +22,7 @@ from mpcc.compiler.ops.base import (
     ints,
     is_float,
     promote,
-)  # fmt: skip
+)
 
 
 def _reduce(op: str) -> Converter:

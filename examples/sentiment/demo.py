@@ -25,7 +25,7 @@ from examples.sentiment.data import SEQUENCE_LENGTH, base_folder
 from examples.sentiment.reviews import CALIBRATION_FILE, LABELS_FILE, REVIEWS_FILE, write_all
 from mpcc.compiler.errors import MpccError
 from mpcc.engine_choice import choose_engine
-from mpcc.report import size
+from mpcc.report.program import size
 from mpcc.runtime.engine import Measured
 
 Review = dict[str, list[list[int]]]
@@ -75,8 +75,10 @@ class Comparison:
         return torch.stack([(a - b).abs().max() for a, b in zip(self.found, self.expected, strict=True)])
 
     def summary(self) -> str:
-        return (f"{self.equal} of {len(self.found)} labels equal PyTorch's, logits differ by "
-                f"{float(self.errors.max()):.4f} at most, {float(self.errors.mean()):.4f} on average")  # fmt: skip
+        return (
+            f"{self.equal} of {len(self.found)} labels equal PyTorch's, logits differ by "
+            f"{float(self.errors.max()):.4f} at most, {float(self.errors.mean()):.4f} on average"
+        )
 
     def table(self, out: Path, title: str) -> Table:
         """Predictions beside PyTorch's and the truth; it fits into 80 columns."""
@@ -134,8 +136,18 @@ def main(
     """Compile the trained model, print partition and costs, and compare its predictions with PyTorch's."""
     write_all(out, max(count, secure), 64)
     target = out / "prog.mpc"
-    command("compile", out / "model", "--base", base_folder(), "--calibration", out / CALIBRATION_FILE,
-            "--sequence-length", str(SEQUENCE_LENGTH), "-o", target)  # fmt: skip
+    command(
+        "compile",
+        out / "model",
+        "--base",
+        base_folder(),
+        "--calibration",
+        out / CALIBRATION_FILE,
+        "--sequence-length",
+        str(SEQUENCE_LENGTH),
+        "-o",
+        target,
+    )
     command("inspect", target)
 
     program = mpcc.load(target)

@@ -182,8 +182,13 @@ def test_exp_over_each_domain(form, frac_bits, mode):
     lowest = form.lowest
     assert form_for(lowest, form.error) is form
     x = span(lowest, 0.0)
-    y = evaluate(lambda b, v: exp_negative(b, v, lowest=lowest, tolerance=form.error), x, frac_bits=frac_bits,
-                 bound=-lowest, mode=mode)  # fmt: skip
+    y = evaluate(
+        lambda b, v: exp_negative(b, v, lowest=lowest, tolerance=form.error),
+        x,
+        frac_bits=frac_bits,
+        bound=-lowest,
+        mode=mode,
+    )
     error = np.abs(y - np.exp(quantised(x, frac_bits))).max()
     bound = exp_error(form, min(frac_bits + form.squarings, MAX_FRAC_BITS))
     assert bound / 20 <= error <= bound
@@ -193,8 +198,13 @@ def test_exp_over_each_domain(form, frac_bits, mode):
 @pytest.mark.parametrize("spread", [10.0, 78.5, 160.0, 384.0])
 def test_softmax_over_its_whole_domain(spread, frac_bits):
     x = rows(-spread, 0.0) + spread / 2
-    y = evaluate(lambda b, v: softmax(b, v, spread=spread, frac_bits=frac_bits), x, frac_bits=frac_bits, bound=spread,
-                 mode="probabilistic")  # fmt: skip
+    y = evaluate(
+        lambda b, v: softmax(b, v, spread=spread, frac_bits=frac_bits),
+        x,
+        frac_bits=frac_bits,
+        bound=spread,
+        mode="probabilistic",
+    )
     error, bound = np.abs(y - exact_softmax(quantised(x, frac_bits))).max(), softmax_error(frac_bits, spread)
     assert bound / 20 <= error <= bound
 
@@ -222,17 +232,24 @@ INTERVALS = [(0.5, 2.0), (0.01, 10.0), (1.0, 1000.0), (2.0**-10, 1.0), (0.05, 40
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("low", "high"), INTERVALS, ids=lambda v: f"{v:g}")
 @pytest.mark.parametrize(
-    ("function", "power", "bound"), [(reciprocal, -1.0, reciprocal_error(24)), (rsqrt, -0.5, rsqrt_error(24))],
+    ("function", "power", "bound"),
+    [(reciprocal, -1.0, reciprocal_error(24)), (rsqrt, -0.5, rsqrt_error(24))],
     ids=["reciprocal", "rsqrt"],
-)  # fmt: skip
+)
 def test_newton_is_relative_on_narrow_and_wide_intervals(function, power, bound, low, high, mode):
     """Relative error, before rounding to the working scale; wide intervals are normalised by powers of two first."""
     x = np.concatenate([np.geomspace(low, high, 3001), [low, high]])
     x = np.clip(quantised(x, 20), low, high)
 
     def error(without=frozenset()):
-        y = evaluate(lambda b, v: function(b, v, low=low, high=high, frac_bits=24), x, frac_bits=20, bound=high,
-                     mode=mode, without=without)  # fmt: skip
+        y = evaluate(
+            lambda b, v: function(b, v, low=low, high=high, frac_bits=24),
+            x,
+            frac_bits=20,
+            bound=high,
+            mode=mode,
+            without=without,
+        )
         return np.abs(y / quantised(x, 20) ** power - 1).max()
 
     assert error() <= bound
@@ -243,13 +260,21 @@ def test_newton_is_relative_on_narrow_and_wide_intervals(function, power, bound,
 @pytest.mark.parametrize("weighing", START_WEIGHTS)
 @pytest.mark.parametrize(("low", "high"), [(0.5, 2.0), (0.95, 135.0), (64.0, 1024.0)], ids=lambda v: f"{v:g}")
 @pytest.mark.parametrize(
-    ("function", "power", "declared"), [(reciprocal, -1.0, reciprocal_error), (rsqrt, -0.5, rsqrt_error)],
+    ("function", "power", "declared"),
+    [(reciprocal, -1.0, reciprocal_error), (rsqrt, -0.5, rsqrt_error)],
     ids=["reciprocal", "rsqrt"],
-)  # fmt: skip
+)
 def test_lean_newton_is_within_what_is_declared_for_it(function, power, declared, low, high, mode, weighing):
     x = np.clip(quantised(np.geomspace(low, high, 3001), 26), low, high)
-    y = evaluate(lambda b, v: function(b, v, low=low, high=high, frac_bits=LEAN_BITS, error=LEAN_ERROR, lean=True,
-                                            weighing=weighing), x, frac_bits=26, bound=high, mode=mode)  # fmt: skip
+    y = evaluate(
+        lambda b, v: function(
+            b, v, low=low, high=high, frac_bits=LEAN_BITS, error=LEAN_ERROR, lean=True, weighing=weighing
+        ),
+        x,
+        frac_bits=26,
+        bound=high,
+        mode=mode,
+    )
     error, bound = np.abs(y / x**power - 1).max(), declared(LEAN_BITS, LEAN_ERROR)
     assert bound / 20 <= error <= bound
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mpcc
-from mpcc import cli
+from mpcc.cli import app as cli
 from mpcc.compiler.errors import InputError
 from tests.bundle import tiny_programs as tiny
 from tests.runtime.mp_spdz_here import needs_mp_spdz
@@ -19,8 +19,12 @@ from tests.runtime.mp_spdz_here import needs_mp_spdz
 def program(batch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return mpcc.compile(str(tiny.saved_model()) if batch == 1 else tiny.classifier(), sequence_length=tiny.LENGTH,
-                            batch_size=batch, calibrate_random=4)  # fmt: skip
+        return mpcc.compile(
+            str(tiny.saved_model()) if batch == 1 else tiny.classifier(),
+            sequence_length=tiny.LENGTH,
+            batch_size=batch,
+            calibrate_random=4,
+        )
 
 
 def ids(seed):
@@ -59,11 +63,14 @@ def test_a_batch_takes_the_rounds_of_one():
     assert together.rounds < 1.2 * alone.rounds and together.bytes_online < 2.1 * alone.bytes_online
 
 
-@pytest.mark.parametrize(("batch", "options", "text"), [
-    (1, ("--batch", "2"), "takes 1 at a time, not 2 inputs in one inference; compile it with --batch-size 2"),
-    (2, ("--batch", "3"), "takes 2 at a time, not 3"),
-    (2, ("--batch", "0"), "--batch"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("batch", "options", "text"),
+    [
+        (1, ("--batch", "2"), "takes 1 at a time, not 2 inputs in one inference; compile it with --batch-size 2"),
+        (2, ("--batch", "3"), "takes 2 at a time, not 3"),
+        (2, ("--batch", "0"), "--batch"),
+    ],
+)
 def test_another_number_than_compiled(monkeypatch, capsys, batch, options, text):
     code, out, err = run(monkeypatch, capsys, [ids(0)] * 2, *options, batch=batch)
     assert code == 2 and text in err and not out

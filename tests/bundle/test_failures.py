@@ -12,13 +12,21 @@ from pathlib import Path
 import pytest
 
 import mpcc
-from mpcc.compiler import bundle_files
+from mpcc.compiler.bundle import files as bundle_files
 from mpcc.compiler.errors import BundleError
 from tests.bundle import tiny_programs as tiny
 
-PARTS = ["manifest.json", "graph.ir", "ring.ir", "client/graph.ir", "client/weights.safetensors",
-         "client/tokenizer.json", "public/weights.safetensors", "provider/weights.safetensors",
-         "provider/manifest.json"]  # fmt: skip
+PARTS = [
+    "manifest.json",
+    "graph.ir",
+    "ring.ir",
+    "client/graph.ir",
+    "client/weights.safetensors",
+    "client/tokenizer.json",
+    "public/weights.safetensors",
+    "provider/weights.safetensors",
+    "provider/manifest.json",
+]
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +86,15 @@ def test_missing_source_and_bundle(folder):
         mpcc.load(folder / "other.txt")
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"version": 99}, "format version 99, this mpcc reads 1"),
-    ({"format": "else"}, "not one of an mpcc bundle"),
-    ({"inputs": None}, "fields are missing"),
-    ({"digests": None}, "fields are missing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"version": 99}, "format version 99, this mpcc reads 1"),
+        ({"format": "else"}, "not one of an mpcc bundle"),
+        ({"inputs": None}, "fields are missing"),
+        ({"digests": None}, "fields are missing"),
+    ],
+)
 def test_manifest_of_another_kind(folder, changes, message):
     path = folder / "prog.mpcc" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -22,8 +22,11 @@ def case(request, tmp_path_factory):
     program = getattr(tiny, f"{request.param}_program")()
     folder = tmp_path_factory.mktemp(request.param)
     program.save(folder / "prog.mpc")
-    shared = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*")
-              if p.is_file() and "provider" not in p.parts}  # fmt: skip
+    shared = {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and "provider" not in p.parts
+    }
     return program, shared
 
 

@@ -116,8 +116,13 @@ def test_manifest_says_what_it_should(folder):
         "manifest.json"
     }
     assert manifest["inputs"][0] | {"shape": 0} == {
-        "name": "input_ids", "shape": 0, "dtype": "i64", "role": "client", "highest": tiny.VOCABULARY - 1, "pad": 0,
-    }  # fmt: skip
+        "name": "input_ids",
+        "shape": 0,
+        "dtype": "i64",
+        "role": "client",
+        "highest": tiny.VOCABULARY - 1,
+        "pad": 0,
+    }
     assert manifest["truncation"] == "probabilistic" and manifest["protocol"] == "ring"
     assert {a["operation"] for a in manifest["approximations"]} >= {
         "gelu",
@@ -144,8 +149,9 @@ def test_outputs_in_clear_and_from_mpc_together(tmp_path):
         torch.testing.assert_close(got["last_hidden_state"], want.last_hidden_state)
         torch.testing.assert_close(got["pooler_output"], want.pooler_output, rtol=0, atol=0.01)
     assert {e.tensor for e in program.bundle.manifest.evidence if e.visibility == "provider"} == {
-        "pooler.dense.weight", "pooler.dense.bias"
-    }  # fmt: skip
+        "pooler.dense.weight",
+        "pooler.dense.bias",
+    }
 
 
 def test_public_mask_is_open_to_all():

@@ -18,20 +18,43 @@ from mpcc.program import Program
 LENGTH, VOCABULARY = 8, 60
 WORDS = ["[PAD]", "[UNK]", "a", "fine", "film", "bad", "dull"]
 CONFIG = BertConfig(
-    num_hidden_layers=2, hidden_size=32, num_attention_heads=2, intermediate_size=48, vocab_size=VOCABULARY,
-    max_position_embeddings=20, initializer_range=0.2, pad_token_id=0, id2label={0: "bad", 1: "good"},
-)  # fmt: skip
+    num_hidden_layers=2,
+    hidden_size=32,
+    num_attention_heads=2,
+    intermediate_size=48,
+    vocab_size=VOCABULARY,
+    max_position_embeddings=20,
+    initializer_range=0.2,
+    pad_token_id=0,
+    id2label={0: "bad", 1: "good"},
+)
 
 
 def tokenizer_json() -> str:
     """A word-level tokenizer whose own padding and truncation must not matter."""
     table = {word: i for i, word in enumerate(WORDS)}
     model = {"type": "WordLevel", "vocab": table, "unk_token": "[UNK]"}
-    padding = {"strategy": {"Fixed": 32}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
-               "pad_type_id": 0, "pad_token": "[PAD]"}  # fmt: skip
-    return json.dumps({"version": "1.0", "truncation": None, "padding": padding, "added_tokens": [], "normalizer": None,
-                       "pre_tokenizer": {"type": "Whitespace"}, "post_processor": None, "decoder": None,
-                       "model": model})  # fmt: skip
+    padding = {
+        "strategy": {"Fixed": 32},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "[PAD]",
+    }
+    return json.dumps(
+        {
+            "version": "1.0",
+            "truncation": None,
+            "padding": padding,
+            "added_tokens": [],
+            "normalizer": None,
+            "pre_tokenizer": {"type": "Whitespace"},
+            "post_processor": None,
+            "decoder": None,
+            "model": model,
+        }
+    )
 
 
 def shaken(module: torch.nn.Module, seed: int = 5, only: str = "") -> torch.nn.Module:
@@ -112,5 +135,7 @@ def sample(tokens: int = LENGTH, seed: int = 0) -> dict[str, torch.Tensor]:
 
 def snapshot(folder: Path) -> dict[str, str]:
     """Digest of every file below a folder, hidden ones too."""
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else "folder"
-            for p in sorted(folder.rglob("*"))}  # fmt: skip
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else "folder"
+        for p in sorted(folder.rglob("*"))
+    }

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import mpcc
-from mpcc import cli
+from mpcc.cli import app as cli
+from mpcc.compiler.bundle.manifest import from_text, to_text
 from mpcc.compiler.cost import NETWORKS
-from mpcc.compiler.manifest import from_text, to_text
-from mpcc.compiler.savings import Saving
+from mpcc.compiler.driver.savings import Saving
 from mpcc.inputs import prepare_inputs
 from mpcc.program import Program
 from mpcc.runtime.engine import Measured
@@ -70,9 +70,17 @@ def test_inspect_json_holds_the_contract(capsys):
 
 def test_inspect_shows_all_of_it(capsys):
     out = output(capsys, "inspect", "prefix.mpc").out
-    for part in ("Weights and the evidence", "byte-equal to the base", "Who computes and learns what",
-                 "Cost by layer", "Cost by operation", "Cost by primitive", "Once per deployment", "Approximations",
-                 "semi-honest"):  # fmt: skip
+    for part in (
+        "Weights and the evidence",
+        "byte-equal to the base",
+        "Who computes and learns what",
+        "Cost by layer",
+        "Cost by operation",
+        "Cost by primitive",
+        "Once per deployment",
+        "Approximations",
+        "semi-honest",
+    ):
         assert part in out
     assert "\x1b" not in out
     only = output(capsys, "inspect", "prefix.mpc", "--by", "primitive").out
@@ -115,8 +123,8 @@ def test_inspect_shows_what_passes_save_and_old_bundles_say_nothing_of_it(capsys
 
 
 def test_inspect_prints_the_irs(capsys):
-    from mpcc.compiler.ring_text import print_ring
-    from mpcc.compiler.text import parse_graph
+    from mpcc.compiler.graph.text import parse_graph
+    from mpcc.compiler.ring.text import print_ring
 
     assert parse_graph(output(capsys, "inspect", "p.mpc", "--ir", "graph").out) == tiny.private_program().bundle.graph
     assert output(capsys, "inspect", "p.mpc", "--ir", "ring").out == print_ring(tiny.private_program().bundle.ring)
@@ -134,8 +142,9 @@ def test_run_prints_labels_and_the_comparison(capsys, tmp_path):
 
 
 def test_run_on_mp_spdz_reports_its_measurement(capsys, tmp_path, monkeypatch):
-    from mpcc.runtime import mp_spdz, mp_spdz_home
     from mpcc.runtime.engine import JobResult
+    from mpcc.runtime.mp_spdz import build as mp_spdz
+    from mpcc.runtime.mp_spdz import home as mp_spdz_home
 
     jobs = []
 
@@ -209,6 +218,6 @@ def test_cost_by_key_keeps_the_totals():
 
 
 def test_import_is_cheap():
-    code = "import sys, mpcc, mpcc.cli; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = "import sys, mpcc, mpcc.cli.app; print('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["False", "False"], done.stderr

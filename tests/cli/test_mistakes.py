@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpcc import cli
-from mpcc.compiler import bundle_files
+from mpcc.cli import app as cli
+from mpcc.compiler.bundle import files as bundle_files
 from mpcc.compiler.errors import EngineError
 from tests.bundle import tiny_programs as tiny
 
@@ -106,26 +106,32 @@ def test_no_calibration(folder, capsys):
     assert "calibration" in line
 
 
-@pytest.mark.parametrize("option, value, message", [
-    ("--protocol", "nope", "unknown protocol"),
-    ("--truncation", "nope", "unknown truncation"),
-    ("--output", "nope", "unknown output"),
-    ("--network", "nope", "unknown network"),
-    ("--approximation", "gelu", "not OPERATION=FORM"),
-    ("--approximation", "gelu=nope", "unknown approximation gelu=nope"),
-    ("--public-input", "nope", "no input 'nope'"),
-    ("--batch-size", "0", "--batch-size"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "option, value, message",
+    [
+        ("--protocol", "nope", "unknown protocol"),
+        ("--truncation", "nope", "unknown truncation"),
+        ("--output", "nope", "unknown output"),
+        ("--network", "nope", "unknown network"),
+        ("--approximation", "gelu", "not OPERATION=FORM"),
+        ("--approximation", "gelu=nope", "unknown approximation gelu=nope"),
+        ("--public-input", "nope", "no input 'nope'"),
+        ("--batch-size", "0", "--batch-size"),
+    ],
+)
 def test_unknown_choices(folder, capsys, option, value, message):
     assert message in one_line(capsys, folder, *compile_arguments(folder, option, value))
 
 
-@pytest.mark.parametrize("content, message", [
-    ("{", "not JSON"),
-    ("[]", "neither an object nor a list"),
-    ("3", "neither an object nor a list"),
-    ('[{"input_ids": [[1.5, 2.5]], "attention_mask": [[1, 1]]}]', "floating-point"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{", "not JSON"),
+        ("[]", "neither an object nor a list"),
+        ("3", "neither an object nor a list"),
+        ('[{"input_ids": [[1.5, 2.5]], "attention_mask": [[1, 1]]}]', "floating-point"),
+    ],
+)
 def test_bad_calibration_file(folder, capsys, content, message):
     file = write(folder, "calibration.json", content)
     assert message in one_line(capsys, folder, *compile_arguments(folder, "--calibration", file))
@@ -150,23 +156,26 @@ def test_no_space(folder, capsys, monkeypatch):
 
 
 # ** run **
-@pytest.mark.parametrize("value, message", [
-    ({"input_ids": [[1, 2]]}, "'attention_mask' is missing"),
-    ({"ids": [[1, 2]]}, "no input 'ids'"),
-    ({"input_ids": [1, 2], "attention_mask": [1, 1]}, "has the shape [2], the program takes [1, 8]"),
-    ({"input_ids": [[1] * 8] * 2, "attention_mask": [[1] * 8] * 2}, "has the shape [2, 8]"),
-    ({"input_ids": [[1.0] * 8], "attention_mask": [[1] * 8]}, "floating-point"),
-    ({"input_ids": [[60] + [1] * 7], "attention_mask": [[1] * 8]}, "out of range; ids are 0 to 59"),
-    ({"input_ids": [[-1] + [1] * 7], "attention_mask": [[1] * 8]}, "out of range"),
-    ({"input_ids": [[1] * 12], "attention_mask": [[1] * 12]}, "12 tokens, compiled for 8"),
-    ({"input_ids": [[1] * 8], "attention_mask": [[0] * 8]}, "masks a whole row"),
-    ({"input_ids": [[1] * 8], "attention_mask": [[2] * 8]}, "other than 0 and 1"),
-    ({"input_ids": [[1], [1, 2]], "attention_mask": [[1] * 8]}, "rows of unequal length"),
-    ({"input_ids": "words", "attention_mask": [[1] * 8]}, "not an array"),
-    ({"text": "fine " * 9}, "9 tokens, compiled for 8"),
-    ({"text": ["a", "b"]}, "there are 2 texts"),
-    ({"text": 3}, "neither a text nor a list"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        ({"input_ids": [[1, 2]]}, "'attention_mask' is missing"),
+        ({"ids": [[1, 2]]}, "no input 'ids'"),
+        ({"input_ids": [1, 2], "attention_mask": [1, 1]}, "has the shape [2], the program takes [1, 8]"),
+        ({"input_ids": [[1] * 8] * 2, "attention_mask": [[1] * 8] * 2}, "has the shape [2, 8]"),
+        ({"input_ids": [[1.0] * 8], "attention_mask": [[1] * 8]}, "floating-point"),
+        ({"input_ids": [[60] + [1] * 7], "attention_mask": [[1] * 8]}, "out of range; ids are 0 to 59"),
+        ({"input_ids": [[-1] + [1] * 7], "attention_mask": [[1] * 8]}, "out of range"),
+        ({"input_ids": [[1] * 12], "attention_mask": [[1] * 12]}, "12 tokens, compiled for 8"),
+        ({"input_ids": [[1] * 8], "attention_mask": [[0] * 8]}, "masks a whole row"),
+        ({"input_ids": [[1] * 8], "attention_mask": [[2] * 8]}, "other than 0 and 1"),
+        ({"input_ids": [[1], [1, 2]], "attention_mask": [[1] * 8]}, "rows of unequal length"),
+        ({"input_ids": "words", "attention_mask": [[1] * 8]}, "not an array"),
+        ({"text": "fine " * 9}, "9 tokens, compiled for 8"),
+        ({"text": ["a", "b"]}, "there are 2 texts"),
+        ({"text": 3}, "neither a text nor a list"),
+    ],
+)
 def test_wrong_input(capsys, tmp_path, monkeypatch, value, message):
     monkeypatch.setattr(cli, "_load", lambda path: tiny.private_program())
     file = write(tmp_path, "in.json", value)
@@ -196,7 +205,7 @@ def test_changed_source(folder, capsys):
 def test_engine_that_is_not_there(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "_load", lambda path: tiny.private_program())
     monkeypatch.delenv("MP_SPDZ_HOME", raising=False)
-    monkeypatch.setattr("mpcc.runtime.spu.PACKAGE", "no-such-package")
+    monkeypatch.setattr("mpcc.runtime.spu.protocols.PACKAGE", "no-such-package")
     file = write(tmp_path, "in.json", {"text": "a fine film"})
     arguments = ["run", "prog.mpc", "--input", file]
     assert "--engine emulator, which computes in clear and protects nothing" in one_line(capsys, tmp_path, *arguments)
@@ -207,25 +216,31 @@ def test_engine_that_is_not_there(capsys, tmp_path, monkeypatch):
     assert "no MP-SPDZ" in one_line(capsys, tmp_path, *arguments, "--engine", "mp-spdz", code=3)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["inspect"], "Missing argument"),
-    (["nope"], "No such command"),
-    (["run", "prog.mpc"], "--input"),
-    (["inspect", "none.mpc"], "no such program"),
-    (["inspect", "none.txt"], "ends in .mpc"),
-    (["inspect", "none.mpc", "--ir", "x"], "no IR 'x'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["inspect"], "Missing argument"),
+        (["nope"], "No such command"),
+        (["run", "prog.mpc"], "--input"),
+        (["inspect", "none.mpc"], "no such program"),
+        (["inspect", "none.txt"], "ends in .mpc"),
+        (["inspect", "none.mpc", "--ir", "x"], "no IR 'x'"),
+    ],
+)
 def test_wrong_arguments(capsys, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert message in one_line(capsys, tmp_path, *arguments)
 
 
 # ** exit codes **
-@pytest.mark.parametrize("error, code, message", [
-    (EngineError("party 1 ended"), 3, "mpcc: error: party 1 ended"),
-    (KeyboardInterrupt(), 130, "mpcc: interrupted"),
-    (ZeroDivisionError("division by zero"), 70, "please report it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error, code, message",
+    [
+        (EngineError("party 1 ended"), 3, "mpcc: error: party 1 ended"),
+        (KeyboardInterrupt(), 130, "mpcc: interrupted"),
+        (ZeroDivisionError("division by zero"), 70, "please report it"),
+    ],
+)
 def test_exit_codes(capsys, monkeypatch, error, code, message):
     def fail(path):
         raise error

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import pytest
 
 from mpcc import MpccError
-from mpcc.compiler.choose import NEARLY, choose, sentence
 from mpcc.compiler.cost import NETWORKS, Cost, Network, Row, estimate, network_of
+from mpcc.compiler.driver.candidates import VARIANTS, Variant
+from mpcc.compiler.driver.choose import NEARLY, choose, sentence
 from mpcc.compiler.lowering import Settings
-from mpcc.compiler.ring import Builder
-from mpcc.compiler.variants import VARIANTS, Variant
-from mpcc.compiler.verify_ring import verify
+from mpcc.compiler.ring.ir import Builder
+from mpcc.compiler.ring.verify import verify
 
 SLOW = Network("slow", 1e6, 1e-3)
 
@@ -31,17 +31,20 @@ def test_a_file_says_what_a_preset_says(tmp_path):
     assert NETWORKS["wan"].seconds(10**6, 10) == pytest.approx(0.08 + 0.2)
 
 
-@pytest.mark.parametrize("text, message", [
-    ("bandwidth_mbit_per_s = 100", "says no round_trip_ms"),
-    ("round_trip_ms = 1", "says no bandwidth_mbit_per_s"),
-    ("bandwidth_mbit_per_s = -1\nround_trip_ms = 1", "bandwidth_mbit_per_s is not a number of 0 or more"),
-    ("bandwidth_mbit_per_s = 0\nround_trip_ms = 1", "must be above 0"),
-    ("bandwidth_mbit_per_s = 1\nround_trip_ms = nan", "round_trip_ms is not a number"),
-    ("bandwidth_mbit_per_s = true\nround_trip_ms = 1", "is not a number"),
-    ("bandwidth_mbit_per_s = 1\nround_trip_ms = '1'", "round_trip_ms is not a number"),
-    ("bandwidth_mbit_per_s = 1\nround_trip_ms = 1\nspeed = 3", "has no 'speed'"),
-    ("bandwidth = = 1", "not a TOML file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("bandwidth_mbit_per_s = 100", "says no round_trip_ms"),
+        ("round_trip_ms = 1", "says no bandwidth_mbit_per_s"),
+        ("bandwidth_mbit_per_s = -1\nround_trip_ms = 1", "bandwidth_mbit_per_s is not a number of 0 or more"),
+        ("bandwidth_mbit_per_s = 0\nround_trip_ms = 1", "must be above 0"),
+        ("bandwidth_mbit_per_s = 1\nround_trip_ms = nan", "round_trip_ms is not a number"),
+        ("bandwidth_mbit_per_s = true\nround_trip_ms = 1", "is not a number"),
+        ("bandwidth_mbit_per_s = 1\nround_trip_ms = '1'", "round_trip_ms is not a number"),
+        ("bandwidth_mbit_per_s = 1\nround_trip_ms = 1\nspeed = 3", "has no 'speed'"),
+        ("bandwidth = = 1", "not a TOML file"),
+    ],
+)
 def test_a_wrong_file_is_refused_in_one_line(tmp_path, text, message):
     with pytest.raises(MpccError, match=message) as caught:
         network_of(write(tmp_path, text))
@@ -96,9 +99,16 @@ def test_the_fastest_wins_and_the_more_precise_of_nearly_equal_ones(network, wan
     assert text.startswith(f"On {network}") and text.endswith(".") and "\n" not in text
 
 
-@pytest.mark.parametrize("megabytes, rounds, taken", [
-    (3.0, 99, True), (3.001, 99, False), (2.999, 100, True), (2.99, 101, True), (3.1, 60, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "megabytes, rounds, taken",
+    [
+        (3.0, 99, True),
+        (3.001, 99, False),
+        (2.999, 100, True),
+        (2.99, 101, True),
+        (3.1, 60, True),
+    ],
+)
 def test_sending_more_has_to_pay_and_sending_less_does_not(megabytes, rounds, taken):
     prices = {(2, 13): (3 * 10**6, 100), (4, 13): (int(megabytes * 1e6), rounds)}
     network = Network("n", 1e8, 1e-3)

@@ -8,15 +8,25 @@ from mpcc import MpccError
 from mpcc.backends.mp_spdz.dialects import DIALECTS, check_source, dialect_of, run_options_of
 from mpcc.compiler.cost import PROTOCOLS, estimate
 from mpcc.compiler.cost.prices import Amount, batches, carry_ands
+from mpcc.compiler.driver.pipeline import Options, check_options
 from mpcc.compiler.errors import EngineError
-from mpcc.compiler.pipeline import Options, check_options
-from mpcc.compiler.ring import Builder
-from mpcc.passes.choose_truncations import TRUNC_ERROR
-from mpcc.passes.place_truncations import place_truncations
+from mpcc.compiler.ring.ir import Builder
+from mpcc.passes.ring.choose_truncations import TRUNC_ERROR
+from mpcc.passes.ring.place_truncations import place_truncations
 
 N = 10240
-KEYS = {"input_client", "input_public", "input_provider", "mul", "dot", "matmul", "trunc_safe", "trunc_nearest", "lt",
-        "reveal"}  # fmt: skip
+KEYS = {
+    "input_client",
+    "input_public",
+    "input_provider",
+    "mul",
+    "dot",
+    "matmul",
+    "trunc_safe",
+    "trunc_nearest",
+    "lt",
+    "reveal",
+}
 
 
 def mul(b):
@@ -51,43 +61,90 @@ def cost(build, protocol, truncation="safe"):
 
 # what every party sent between the timers, program by program
 DEALER = [
-    (mul, (163840, 163840, 81920)), (dot, (131072, 131072, 65536)),
-    (matmul(16, 32, 8), (6144, 6144, 1024)), (matmul(128, 20, 128), (40960, 40960, 131072)),
+    (mul, (163840, 163840, 81920)),
+    (dot, (131072, 131072, 65536)),
+    (matmul(16, 32, 8), (6144, 6144, 1024)),
+    (matmul(128, 20, 128), (40960, 40960, 131072)),
     (matmul(128, 768, 768), (5505024, 5505024, 786432)),
-    (trunc(64), (528, 528, 2072)), (trunc(1000), (8016, 8016, 32480)), (trunc(N), (81936, 81936, 561744)),
-    (trunc(10 * N), (819216, 819216, 3518888)), (trunc(1024, 4), (8208, 8208, 32672)),
-    (lt(64, 16), (1456, 936, 1408)), (lt(1024, 3), (16808, 8608, 16960)), (lt(1024, 24), (26536, 18336, 24512)),
-    (lt(1024, 40), (34472, 26272, 30528)), (lt(N, 16), (226600, 144672, 313664)),
+    (trunc(64), (528, 528, 2072)),
+    (trunc(1000), (8016, 8016, 32480)),
+    (trunc(N), (81936, 81936, 561744)),
+    (trunc(10 * N), (819216, 819216, 3518888)),
+    (trunc(1024, 4), (8208, 8208, 32672)),
+    (lt(64, 16), (1456, 936, 1408)),
+    (lt(1024, 3), (16808, 8608, 16960)),
+    (lt(1024, 24), (26536, 18336, 24512)),
+    (lt(1024, 40), (34472, 26272, 30528)),
+    (lt(N, 16), (226600, 144672, 313664)),
     (lt(10 * N, 40), (3443416, 2624208, 3277280)),
-]  # fmt: skip
+]
 SEMI2K = [
-    (mul, (17104914, 17104914)), (dot, (12770834, 12770834)), (matmul(16, 32, 8), (6383634, 6383634)),
-    (matmul(64, 64, 64), (409239570, 409239570)), (trunc(1000), (520530, 1068882)), (trunc(N), (5387282, 11030546)),
-    (lt(1024, 8), (280740, 293028)), (lt(1024, 31), (1408292, 1420580)), (lt(N, 40), (19012004, 19102116)),
-]  # fmt: skip
+    (mul, (17104914, 17104914)),
+    (dot, (12770834, 12770834)),
+    (matmul(16, 32, 8), (6383634, 6383634)),
+    (matmul(64, 64, 64), (409239570, 409239570)),
+    (trunc(1000), (520530, 1068882)),
+    (trunc(N), (5387282, 11030546)),
+    (lt(1024, 8), (280740, 293028)),
+    (lt(1024, 31), (1408292, 1420580)),
+    (lt(N, 40), (19012004, 19102116)),
+]
 REP4 = [
-    (mul, (163872, 163872, 81984, 81984)), (trunc(N), (409648, 245840, 245824, 82016)),
-    (matmul(64, 64, 64), (65568, 65568, 32832, 32832)), (lt(N, 8), (318976, 237088, 201440, 119552)),
+    (mul, (163872, 163872, 81984, 81984)),
+    (trunc(N), (409648, 245840, 245824, 82016)),
+    (matmul(64, 64, 64), (65568, 65568, 32832, 32832)),
+    (lt(N, 8), (318976, 237088, 201440, 119552)),
     (lt(N, 40), (720992, 639104, 402592, 320704)),
-]  # fmt: skip
+]
 HEMI = [
-    (mul, (3473968, 3473968)), (matmul(16, 128, 128), (58729216, 58729216)), (trunc(1000), (1795730, 1840786)),
-    (trunc(2 * 10**4), (33325586, 34161170)), (lt(1000, 29), (2064858, 2208218)),
-    (lt(10**4, 14), (12824676, 13594724)), (lt(10**4, 49), (30572980, 32743860)),
-]  # fmt: skip
+    (mul, (3473968, 3473968)),
+    (matmul(16, 128, 128), (58729216, 58729216)),
+    (trunc(1000), (1795730, 1840786)),
+    (trunc(2 * 10**4), (33325586, 34161170)),
+    (lt(1000, 29), (2064858, 2208218)),
+    (lt(10**4, 14), (12824676, 13594724)),
+    (lt(10**4, 49), (30572980, 32743860)),
+]
 TEMI = [(mul, (4194848, 4194848)), (matmul(16, 128, 128), (70263296, 70263296)), (trunc(1000), (1795730, 1840786))]
 # (bits, elements) -> bytes of each party: up to four elements share bytes
 FEW_COMPARED = {
-    (3, 1): 10, (4, 2): 19, (6, 4): 40, (7, 4): 42, (12, 1): 15, (12, 2): 27, (12, 3): 44, (12, 5): 76, (13, 4): 53,
-    (15, 1): 17, (19, 4): 65, (24, 1): 20, (24, 2): 38, (24, 3): 67, (24, 8): 147, (24, 9): 238, (28, 1): 24,
-    (33, 2): 48, (40, 1): 29, (40, 2): 55, (40, 3): 98, (40, 5): 186,
-}  # fmt: skip
+    (3, 1): 10,
+    (4, 2): 19,
+    (6, 4): 40,
+    (7, 4): 42,
+    (12, 1): 15,
+    (12, 2): 27,
+    (12, 3): 44,
+    (12, 5): 76,
+    (13, 4): 53,
+    (15, 1): 17,
+    (19, 4): 65,
+    (24, 1): 20,
+    (24, 2): 38,
+    (24, 3): 67,
+    (24, 8): 147,
+    (24, 9): 238,
+    (28, 1): 24,
+    (33, 2): 48,
+    (40, 1): 29,
+    (40, 2): 55,
+    (40, 3): 98,
+    (40, 5): 186,
+}
 RING = [(mul, (81920,) * 3), (trunc(N), (81920, 163840, 81920)), (lt(1024, 16), (14848,) * 3)]
 RING += [(lt(n, bits), (sent,) * 3) for (bits, n), sent in FEW_COMPARED.items()]
-MEASURED = [(p, *entry) for p, table in
-            {"ring": RING, "dealer-ring": DEALER, "semi2k": SEMI2K, "hemi": HEMI, "temi": TEMI,
-             "rep4-ring": REP4}.items()
-            for entry in table]  # fmt: skip
+MEASURED = [
+    (p, *entry)
+    for p, table in {
+        "ring": RING,
+        "dealer-ring": DEALER,
+        "semi2k": SEMI2K,
+        "hemi": HEMI,
+        "temi": TEMI,
+        "rep4-ring": REP4,
+    }.items()
+    for entry in table
+]
 CLOSE = {"ring": 0.0, "dealer-ring": 0.005, "semi2k": 0.05, "hemi": 0.1, "temi": 0.1, "rep4-ring": 0.03}
 
 
@@ -98,8 +155,9 @@ def test_counters(protocol, build, sent):
     assert found.bytes_by_party == pytest.approx(sent, rel=CLOSE[protocol], abs=0 if protocol == "ring" else 200)
 
 
-@pytest.mark.parametrize(("bits", "sent"), [(8, (44848, 28448, 42432)), (16, (48688, 32288, 45376)),
-                                            (32, (56624, 40224, 51392))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("bits", "sent"), [(8, (44848, 28448, 42432)), (16, (48688, 32288, 45376)), (32, (56624, 40224, 51392))]
+)
 def test_nearest_with_a_dealer(bits, sent):
     assert cost(trunc(1024, bits), "dealer-ring", "nearest").bytes_by_party == pytest.approx(sent, abs=200)
 
@@ -158,8 +216,10 @@ def test_matrix_products_cost_what_the_protocol_says():
     assert cost(small, "semi2k").bytes_online > 1000 * cost(small, "dealer-ring").bytes_online
 
 
-@pytest.mark.parametrize(("total", "size", "expected"), [(0, 10, (0, 0)), (7, 10, (1, 7)), (11, 10, (2, 6)),
-                                                         (100, 10, (10, 10)), (101, 10, (11, 10))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("total", "size", "expected"),
+    [(0, 10, (0, 0)), (7, 10, (1, 7)), (11, 10, (2, 6)), (100, 10, (10, 10)), (101, 10, (11, 10))],
+)
 def test_batches(total, size, expected):
     assert batches(total, size) == expected
 
@@ -178,8 +238,10 @@ def test_unknown_protocols():
 @pytest.mark.parametrize("name", DIALECTS)
 def test_the_cheaper_truncation_is_the_default(name):
     """Of a layer's worth of truncations, all else alike."""
-    costs = {kind: cost(trunc(N), name, variant).bytes_online
-             for kind, variant in (("probabilistic", "safe"), ("nearest", "nearest"))}  # fmt: skip
+    costs = {
+        kind: cost(trunc(N), name, variant).bytes_online
+        for kind, variant in (("probabilistic", "safe"), ("nearest", "nearest"))
+    }
     assert dialect_of(name).truncation == min(costs, key=costs.get)
 
 

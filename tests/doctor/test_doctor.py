@@ -8,9 +8,10 @@ from collections import namedtuple
 
 import pytest
 
-from mpcc import cli, doctor
+from mpcc import doctor
+from mpcc.cli import app as cli
 from mpcc.doctor import examine
-from mpcc.runtime.keys import fingerprint, make_identity
+from mpcc.runtime.parties.keys import fingerprint, make_identity
 from tests.bundle import tiny_programs as tiny
 from tests.runtime.fake_home import make_home
 
@@ -35,8 +36,10 @@ def hosts_file(folder, **validity):
         (folder / f"{role}.pem").write_bytes(identity.certificate)
         (folder / f"{role}.key").write_bytes(identity.key)
         (folder / f"{role}.key").chmod(0o600)
-        parts.append(f'[{role}]\nhost = "127.0.0.1"\nport = {5000 + i}\ncertificate = "{role}.pem"\n'
-                     f'fingerprint = "{fingerprint(identity.certificate)}"\n')  # fmt: skip
+        parts.append(
+            f'[{role}]\nhost = "127.0.0.1"\nport = {5000 + i}\ncertificate = "{role}.pem"\n'
+            f'fingerprint = "{fingerprint(identity.certificate)}"\n'
+        )
     (folder / "hosts.toml").write_text("\n".join(parts))
     return folder / "hosts.toml"
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from mpcc.backends.emulator import emulator
-from mpcc.compiler.capture import capture
+from mpcc.compiler.driver.pipeline import Options, compile_model
+from mpcc.compiler.driver.profile import encode_params
 from mpcc.compiler.fixed import encode
-from mpcc.compiler.interpret import run_graph
-from mpcc.compiler.magnitudes import encode_params
-from mpcc.compiler.partition import Partition
-from mpcc.compiler.pipeline import Options, compile_model
+from mpcc.compiler.frontend.capture import capture
+from mpcc.compiler.frontend.partition import Partition
+from mpcc.compiler.graph.interpret import run_graph
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,7 +71,7 @@ def hidden_states(compiled, sample):
 
 def members(compiled, name):
     """The nodes of all iterations that a ring value stands for."""
-    from mpcc.passes.roll_layers import roll_layers
+    from mpcc.passes.graph.roll_layers import roll_layers
 
     bodies = [n.body for n in roll_layers(compiled.regions.mpc) if n.body is not None]
     for body in bodies:

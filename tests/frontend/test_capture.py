@@ -9,19 +9,24 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from mpcc.compiler.capture import capture
+from mpcc.compiler.driver.supported import check_secure
 from mpcc.compiler.errors import MpccError, UnsupportedError
-from mpcc.compiler.interpret import outputs_of, run_graph
+from mpcc.compiler.frontend.capture import capture
+from mpcc.compiler.graph.interpret import outputs_of, run_graph
+from mpcc.compiler.graph.text import parse_graph, print_graph
 from mpcc.compiler.ops import REGISTRY
-from mpcc.compiler.supported import check_secure
-from mpcc.compiler.text import parse_graph, print_graph
-from mpcc.passes.canonicalise import canonicalise
+from mpcc.passes.graph.canonicalise import canonicalise
 from tests.frontend.conftest import batch, tiny
 
 MODELS = [
-    "BertForSequenceClassification", "BertForTokenClassification", "BertModel", "RobertaForSequenceClassification",
-    "RobertaForTokenClassification", "DistilBertForSequenceClassification", "DistilBertModel",
-]  # fmt: skip
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertModel",
+    "RobertaForSequenceClassification",
+    "RobertaForTokenClassification",
+    "DistilBertForSequenceClassification",
+    "DistilBertModel",
+]
 
 
 def values(graph, inputs, tensors, dtype=torch.float32):
@@ -124,8 +129,9 @@ def test_integers_of_the_architecture_are_constants_and_weights_are_not():
     captured = capture(tiny("BertModel"), sequence_length=4)
     constants = {n.attr("tensor") for n in captured.graph.nodes if n.op == "constant"}
     assert {c for c in constants if not c.startswith("const.")} == {
-        "embeddings.position_ids", "embeddings.token_type_ids",
-    }  # fmt: skip
+        "embeddings.position_ids",
+        "embeddings.token_type_ids",
+    }
     assert captured.kinds["embeddings.position_ids"] == "non_persistent_buffer"
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from mpcc.compiler.errors import InputError, InternalError
-from mpcc.compiler.interpret import outputs_of, run_graph
-from mpcc.compiler.text import parse_graph
-from mpcc.passes.canonicalise import canonicalise
-from mpcc.passes.fold_constants import fold_constants
-from mpcc.passes.fuse_attention import fuse_attention
-from mpcc.passes.simplify import simplify
+from mpcc.compiler.graph.interpret import outputs_of, run_graph
+from mpcc.compiler.graph.text import parse_graph
+from mpcc.passes.graph.canonicalise import canonicalise
+from mpcc.passes.graph.fold_constants import fold_constants
+from mpcc.passes.graph.fuse_attention import fuse_attention
+from mpcc.passes.graph.simplify import simplify
 
 LOOP = """graph {
   %x = input {role="client"} : f32[2]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from mpcc.compiler.capture import capture, save_model
 from mpcc.compiler.errors import MpccError
-from mpcc.compiler.interpret import outputs_of, run_graph
+from mpcc.compiler.frontend.capture import capture, save_model
+from mpcc.compiler.graph.interpret import outputs_of, run_graph
 from tests.frontend.conftest import batch, tiny
 
 TOKENIZER = '{"version": "1.0", "model": {}}'

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpcc.compiler.errors import BundleError
-from mpcc.compiler.ir import DTYPES, VISIBILITIES, Graph, Node, Origin, TensorType, attributes
-from mpcc.compiler.text import parse_graph, print_graph
+from mpcc.compiler.graph.ir import DTYPES, VISIBILITIES, Graph, Node, Origin, TensorType, attributes
+from mpcc.compiler.graph.text import parse_graph, print_graph
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=8)
 NAMES = st.one_of(st.from_regex(r"[a-z0-9_.]{1,8}", fullmatch=True), WORDS.filter(bool))
@@ -68,8 +68,19 @@ def test_round_trip(graph):
 
 def test_every_field_of_a_node_is_printed():
     assert {f.name for f in dataclasses.fields(Node)} == {
-        "name", "op", "inputs", "attrs", "type", "origin", "visibility", "site", "range", "stats", "members", "body",
-    }  # fmt: skip
+        "name",
+        "op",
+        "inputs",
+        "attrs",
+        "type",
+        "origin",
+        "visibility",
+        "site",
+        "range",
+        "stats",
+        "members",
+        "body",
+    }
 
 
 LINES = ["graph {", "  %a = input : f32[2]", "  %b = tanh(%a) : f32[2]", '  return "y" = %b', "}"]

@@ -16,7 +16,7 @@ from mpcc.compiler.errors import RangeError
 from mpcc.compiler.lowering import RULES, Settings
 from mpcc.compiler.ops import REGISTRY
 
-REWRITTEN = {"embedding"}  # passes/private_embedding.py makes a product of it
+REWRITTEN = {"embedding"}  # passes/graph/private_embedding.py makes a product of it
 
 
 def r(*shape, scale=2.0):
@@ -98,9 +98,19 @@ CASES = {
 }
 # op -> error of a result, in ulps and as a share of max(1, |y|); everything else is a few roundings
 TOLERANCE = {
-    "softmax": softmax_error(16), "attention": 4e-3, "gelu": 4e-4, "tanh": 7e-4, "sigmoid": 4e-4, "silu": 1e-3,
-    "exp": 1.5e-3, "linear": 1e-4, "linear_diagonal": 1e-4, "matmul": 1e-4, "layer_norm": 3e-4, "rms_norm": 3e-4,
-}  # fmt: skip
+    "softmax": softmax_error(16),
+    "attention": 4e-3,
+    "gelu": 4e-4,
+    "tanh": 7e-4,
+    "sigmoid": 4e-4,
+    "silu": 1e-3,
+    "exp": 1.5e-3,
+    "linear": 1e-4,
+    "linear_diagonal": 1e-4,
+    "matmul": 1e-4,
+    "layer_norm": 3e-4,
+    "rms_norm": 3e-4,
+}
 
 
 def secure_operations():

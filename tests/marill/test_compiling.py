@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny_models import batches, compiled, secure_outputs, tiny
 
-from mpcc import cli
+from mpcc.cli import app as cli
 from mpcc.compiler.cost import estimate
-from mpcc.compiler.partition import Partition
+from mpcc.compiler.frontend.partition import Partition
 from mpcc.marill import add_lora, approximate, freeze_layers, merge_heads
 from mpcc.marill.saving import save
 

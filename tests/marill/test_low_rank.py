@@ -8,15 +8,15 @@ import pytest
 import torch
 from tiny_models import batches, compiled, secure_outputs, tiny
 
-from mpcc.compiler.capture import capture
 from mpcc.compiler.errors import MpccError
-from mpcc.compiler.interpret import run_graph
-from mpcc.compiler.partition import Partition, labels_of
-from mpcc.compiler.visibility import infer
+from mpcc.compiler.frontend.capture import capture
+from mpcc.compiler.frontend.partition import Partition, labels_of
+from mpcc.compiler.graph.interpret import run_graph
+from mpcc.compiler.graph.visibility import infer
 from mpcc.marill import add_lora, freeze_layers
-from mpcc.passes.canonicalise import canonicalise
-from mpcc.passes.merge_adapters import merge_adapters
-from mpcc.passes.recover_lora import recover_lora
+from mpcc.passes.graph.canonicalise import canonicalise
+from mpcc.passes.graph.merge_adapters import merge_adapters
+from mpcc.passes.graph.recover_lora import recover_lora
 
 NAME, RANK = "BertForSequenceClassification", 2
 LINEARS = 12  # of two layers

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from mpcc import cli
+from mpcc.cli import app as cli
 
 RECIPE = """
 task = "classification"
@@ -44,8 +44,10 @@ WORDS = [f"w{i}" for i in range(VOCABULARY - 2)]
 
 def rows(count):
     """Class "good" where the first word has an even number."""
-    return [(" ".join(WORDS[(7 * i + 3 * k) % len(WORDS)] for k in range(3 + i % 6)), ["good", "bad"][i % 2])
-            for i in range(count)]  # fmt: skip
+    return [
+        (" ".join(WORDS[(7 * i + 3 * k) % len(WORDS)] for k in range(3 + i % 6)), ["good", "bad"][i % 2])
+        for i in range(count)
+    ]
 
 
 def write_base(folder, name="BertModel"):

@@ -144,9 +144,13 @@ def test_measuring_patterns_leaves_the_model_as_it_was():
 
 @pytest.mark.parametrize(
     ("factor", "options", "said"),
-    [(3, {}, "3 does not divide 4"), (0, {}, "does not divide"), (2, {"grouping": "best"}, "unknown grouping"),
-     (2, {"calibration": None}, "calibration")],
-)  # fmt: skip
+    [
+        (3, {}, "3 does not divide 4"),
+        (0, {}, "does not divide"),
+        (2, {"grouping": "best"}, "unknown grouping"),
+        (2, {"calibration": None}, "calibration"),
+    ],
+)
 def test_wrong_merging_is_refused(factor, options, said):
     with pytest.raises(MpccError, match=said):
         merge_heads(model_of(*BERT), factor, **{"calibration": batches(6, 2), **options})
@@ -271,9 +275,14 @@ def test_a_saved_adapter_computes_the_same(tmp_path):
 
 @pytest.mark.parametrize(
     "entry",
-    [{"version": 2, "layers": {}}, {"version": 1}, {"version": 1, "layers": {"0": {"heads": 3}}},
-     {"version": 1, "layers": {"0": {"softmax": "exp"}}}, {"version": 1, "layers": {"x": {}}}],
-)  # fmt: skip
+    [
+        {"version": 2, "layers": {}},
+        {"version": 1},
+        {"version": 1, "layers": {"0": {"heads": 3}}},
+        {"version": 1, "layers": {"0": {"softmax": "exp"}}},
+        {"version": 1, "layers": {"x": {}}},
+    ],
+)
 def test_a_structure_of_unknown_kind_is_refused(entry):
     with pytest.raises(MpccError):
         parse(entry)

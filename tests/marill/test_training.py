@@ -16,8 +16,13 @@ from mpcc.marill.finetune import calibration_inputs
 from mpcc.marill.prefix import Example, cache_prefix, padded, padded_ids, trained_part
 from mpcc.marill.training import TrainOptions, evaluate, fine_tune, rate, run
 
-NAMES = ["BertForSequenceClassification", "RobertaForSequenceClassification", "DistilBertForSequenceClassification",
-         "GPT2LMHeadModel", "LlamaForCausalLM"]  # fmt: skip
+NAMES = [
+    "BertForSequenceClassification",
+    "RobertaForSequenceClassification",
+    "DistilBertForSequenceClassification",
+    "GPT2LMHeadModel",
+    "LlamaForCausalLM",
+]
 EVERY = pytest.mark.parametrize("name", NAMES)
 
 

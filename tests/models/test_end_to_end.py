@@ -11,10 +11,10 @@ import pytest
 import torch
 from tiny_models import batches, compiled, emulated, on_standin, secure_outputs, tiny
 
-from mpcc.compiler.capture import capture
 from mpcc.compiler.cost import estimate
-from mpcc.compiler.partition import Partition
-from mpcc.compiler.pipeline import Options, compile_model
+from mpcc.compiler.driver.pipeline import Options, compile_model
+from mpcc.compiler.frontend.capture import capture
+from mpcc.compiler.frontend.partition import Partition
 
 LOGITS, HIDDEN_MEAN = 0.02, 5e-3
 
@@ -58,9 +58,14 @@ def check(model, inputs, mode="probabilistic", partition=None, **options):
 
 
 FAMILIES = [
-    "BertForSequenceClassification", "BertForTokenClassification", "BertModel", "RobertaForSequenceClassification",
-    "RobertaForTokenClassification", "DistilBertForSequenceClassification", "DistilBertModel",
-]  # fmt: skip
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertModel",
+    "RobertaForSequenceClassification",
+    "RobertaForTokenClassification",
+    "DistilBertForSequenceClassification",
+    "DistilBertModel",
+]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -147,8 +152,11 @@ def test_a_full_fine_tune_has_no_public_weight():
 def test_no_base_has_no_public_weight():
     program = compiled(tiny("BertForSequenceClassification"), batches(5))
     assert public_elements(program) == 0
-    assert {e.visibility for e in program.evidence if "embeddings.position_ids" not in e.tensor
-            and "token_type_ids" not in e.tensor} == {"provider"}  # fmt: skip
+    assert {
+        e.visibility
+        for e in program.evidence
+        if "embeddings.position_ids" not in e.tensor and "token_type_ids" not in e.tensor
+    } == {"provider"}
 
 
 def test_frozen_prefix_runs_at_the_client():
@@ -164,8 +172,14 @@ def test_frozen_prefix_runs_at_the_client():
 
 
 def lora(base, *, layers=None, rank=2):
-    config = peft.LoraConfig(r=rank, lora_alpha=4, target_modules=["query", "value"], modules_to_save=["classifier"],
-                             layers_to_transform=layers, layers_pattern="layer" if layers else None)  # fmt: skip
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=4,
+        target_modules=["query", "value"],
+        modules_to_save=["classifier"],
+        layers_to_transform=layers,
+        layers_pattern="layer" if layers else None,
+    )
     model = peft.get_peft_model(copy.deepcopy(base), config).eval()
     torch.manual_seed(12)
     with torch.no_grad():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tiny_models import batches, compiled, tiny
 
-from mpcc.compiler.ring_text import parse_ring, print_ring
-from mpcc.compiler.text import parse_graph, print_graph
+from mpcc.compiler.graph.text import parse_graph, print_graph
+from mpcc.compiler.ring.text import parse_ring, print_ring
 
 
 @pytest.fixture(scope="module")

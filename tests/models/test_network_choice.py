@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny_models import batches, compiled, secure_outputs, tiny
 
-from mpcc.compiler.capture import capture
-from mpcc.compiler.partition import Partition
-from mpcc.compiler.pipeline import SWITCHABLE, Options, compile_model
-from mpcc.compiler.savings import measured_savings
+from mpcc.compiler.driver.pipeline import SWITCHABLE, Options, compile_model
+from mpcc.compiler.driver.savings import measured_savings
+from mpcc.compiler.frontend.capture import capture
+from mpcc.compiler.frontend.partition import Partition
 
 
 def test_a_far_network_takes_fewer_rounds_and_no_more_seconds():

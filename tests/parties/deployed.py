@@ -9,8 +9,8 @@ from pathlib import Path
 import tiny_programs as tiny
 
 from mpcc.program import Program
-from mpcc.runtime.keys import fingerprint, make_identity, save_identity
-from mpcc.runtime.parties import free_ports
+from mpcc.runtime.parties.keys import fingerprint, make_identity, save_identity
+from mpcc.runtime.parties.processes import free_ports
 from mpcc.split import split_program
 
 ROLES = ("client", "provider", "helper")
@@ -65,9 +65,14 @@ class Deployed:
         if role != "client":
             env["PYTHONPATH"] = str(self.folder / "no_torch")
         self.running[role] = subprocess.Popen(
-            [*command, *options], cwd=self.at(role), env=env, text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            [*command, *options],
+            cwd=self.at(role),
+            env=env,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         return self.running[role]
 
     def finish(self, *roles: str) -> dict[str, tuple[int, str, str]]:

@@ -10,7 +10,7 @@ import torch
 from mp_spdz_here import needs_mp_spdz
 
 import mpcc
-from mpcc import cli
+from mpcc.cli import app as cli
 from mpcc.compiler.errors import MpccError
 
 SAMPLES = [tiny.sample(seed=seed) for seed in range(3)]
@@ -21,8 +21,12 @@ def program():
     """Calibrated well enough for the next fine-tune as well."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return mpcc.compile(tiny.frozen_prefix(), sequence_length=tiny.LENGTH, calibrate_random=60,
-                            partition=mpcc.Partition.from_base(tiny.base_model()))  # fmt: skip
+        return mpcc.compile(
+            tiny.frozen_prefix(),
+            sequence_length=tiny.LENGTH,
+            calibrate_random=60,
+            partition=mpcc.Partition.from_base(tiny.base_model()),
+        )
 
 
 def fine_tune(seed=11, amount=0.15):

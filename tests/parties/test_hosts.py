@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from mpcc.cli import call
+from mpcc.cli.app import call
 from mpcc.compiler.errors import EngineError, MpccError
-from mpcc.runtime.hosts import site_of
-from mpcc.runtime.keys import make_identity
+from mpcc.runtime.parties.hosts import site_of
+from mpcc.runtime.parties.keys import make_identity
 
 ROLES = ("client", "provider", "helper")
 
@@ -70,7 +70,7 @@ def test_a_certificate_of_another_role(keys):
 
 def fingerprint_of_file(keys, role):
     """Make hosts.toml agree with the certificate that stands there."""
-    from mpcc.runtime.keys import fingerprint
+    from mpcc.runtime.parties.keys import fingerprint
 
     lines = (keys / "hosts.toml").read_text().splitlines()
     place = lines.index(f"[{role}]")
@@ -129,6 +129,13 @@ def test_a_role_the_protocol_does_not_have(keys):
 
 
 def test_provider_and_helper_need_no_torch():
-    code = "import sys, mpcc.cli, mpcc.runtime.hosts, mpcc.runtime.session, mpcc.runtime.role_part, mpcc.session_report"
-    code += "; import mpcc.compiler.cost; sys.exit('torch' in sys.modules)"
+    modules = (
+        "mpcc.cli.app",
+        "mpcc.runtime.parties.hosts",
+        "mpcc.runtime.mp_spdz.session",
+        "mpcc.compiler.bundle.role_part",
+        "mpcc.report.session",
+        "mpcc.compiler.cost",
+    )
+    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -6,7 +6,7 @@ import pytest
 import standin
 from ring_cases import make
 
-from mpcc.runtime.state import SEAL
+from mpcc.runtime.mp_spdz.state import SEAL
 
 NAMES = ["linear", "products", "loops"]
 
@@ -58,5 +58,6 @@ def test_a_wrong_seal_ends_the_program():
     kept = provisioned(case)
     kept["sint"][-1] += 1
     with pytest.raises(standin.StandinError, match="not of one provisioning"):
-        standin.execute(case.source.text, args=("infer",), inputs=streams(case, case.client_stream, flag(0)),
-                        persistence=kept)  # fmt: skip
+        standin.execute(
+            case.source.text, args=("infer",), inputs=streams(case, case.client_stream, flag(0)), persistence=kept
+        )

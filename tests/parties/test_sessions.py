@@ -13,11 +13,11 @@ import pytest
 from fake_home import make_home, processes_below, soon
 
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime import session
+from mpcc.exchange import check_weights
 from mpcc.runtime.engine import Deployment
-from mpcc.runtime.parties import Limits
-from mpcc.runtime.session import local_site, provision, serve
-from mpcc.sessions import check_weights
+from mpcc.runtime.mp_spdz import session
+from mpcc.runtime.mp_spdz.session import local_site, provision, serve
+from mpcc.runtime.parties.processes import Limits
 
 ROLES = ("client", "provider", "helper")
 ENOUGH = Limits(start=60.0, idle=30.0)  # for a busy machine

@@ -14,7 +14,7 @@ from deployed import LIMIT, ROLES, Deployed, program
 from fake_home import processes_below, soon
 from mp_spdz_here import needs_mp_spdz
 
-from mpcc.runtime.keys import fingerprint, make_identity
+from mpcc.runtime.parties.keys import fingerprint, make_identity
 
 SAMPLES = [tiny.sample(seed=seed) for seed in range(3)]
 CLIENT = ("--input", "in.json")

@@ -15,8 +15,8 @@ class Absent:
             raise ImportError(name)
 
 sys.meta_path.insert(0, Absent())
-import mpcc.cli, mpcc.doctor, mpcc.runtime.role_part, mpcc.runtime.session, mpcc.session_report
-from mpcc.party_commands import _estimate
+import mpcc.cli.app, mpcc.doctor, mpcc.compiler.bundle.role_part, mpcc.runtime.mp_spdz.session, mpcc.report.session
+from mpcc.cli.deploy import _estimate
 print(_estimate(Path(sys.argv[1])).bytes_online)
 """
 

@@ -7,8 +7,8 @@ import pytest
 from harness import run_ring, scheduled
 
 from mpcc.compiler.cost import estimate
-from mpcc.compiler.ring import Builder
-from mpcc.passes.choose_truncations import LOCAL_WIDTH, MAGNITUDE_MARGIN, TRUNC_ERROR, choose_truncations
+from mpcc.compiler.ring.ir import Builder
+from mpcc.passes.ring.choose_truncations import LOCAL_WIDTH, MAGNITUDE_MARGIN, TRUNC_ERROR, choose_truncations
 
 SMALL, LARGE = (64,), (4096,)
 

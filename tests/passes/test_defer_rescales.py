@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from harness import MODES, run_ring
 
-from mpcc.compiler.ring import Builder, RingType
-from mpcc.compiler.ring_text import print_ring
-from mpcc.compiler.verify_ring import verify
-from mpcc.passes.defer_rescales import defer_rescales
-from mpcc.passes.place_truncations import place_truncations
-from mpcc.passes.ring_dead_code import ring_dead_code
+from mpcc.compiler.ring.ir import Builder, RingType
+from mpcc.compiler.ring.text import print_ring
+from mpcc.compiler.ring.verify import verify
+from mpcc.passes.ring.dead_code import ring_dead_code
+from mpcc.passes.ring.defer_rescales import defer_rescales
+from mpcc.passes.ring.place_truncations import place_truncations
 
 
 def down(b, x):

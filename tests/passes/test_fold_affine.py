@@ -6,14 +6,14 @@ import pytest
 import torch
 from tiny_models import batches, tiny
 
-from mpcc.compiler.capture import capture
-from mpcc.compiler.interpret import run_graph
-from mpcc.compiler.partition import Partition, labels_of
-from mpcc.compiler.visibility import infer
-from mpcc.passes.canonicalise import canonicalise
-from mpcc.passes.fold_affine import fold_affine
-from mpcc.passes.hoist_prepared import hoist_prepared, prepare
-from mpcc.passes.prepare_masks import prepare_masks
+from mpcc.compiler.frontend.capture import capture
+from mpcc.compiler.frontend.partition import Partition, labels_of
+from mpcc.compiler.graph.interpret import run_graph
+from mpcc.compiler.graph.visibility import infer
+from mpcc.passes.graph.canonicalise import canonicalise
+from mpcc.passes.graph.fold_affine import fold_affine
+from mpcc.passes.graph.hoist_prepared import hoist_prepared, prepare
+from mpcc.passes.graph.prepare_masks import prepare_masks
 
 
 def labelled(name, partition, length=9, **options):

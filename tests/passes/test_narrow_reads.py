@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import batches, compiled, secure_outputs, tiny
 
-from mpcc.compiler.interpret import run_graph
-from mpcc.compiler.ir import Graph, Node, TensorType, attributes
+from mpcc.compiler.graph.interpret import run_graph
+from mpcc.compiler.graph.ir import Graph, Node, TensorType, attributes
 from mpcc.compiler.ops import REGISTRY
-from mpcc.passes.narrow_reads import narrow_reads
+from mpcc.passes.graph.narrow_reads import narrow_reads
 
 
 class Sketch:
@@ -57,8 +57,10 @@ def test_a_layer_of_which_one_token_is_read():
     s = Sketch()
     s.leaf("x", 2, 6, 8), s.leaf("w", 8, 8), s.leaf("gamma", 8), s.leaf("beta", 8)
     s.op("k", "linear", "x", "w")
-    heads = {n: s.op(f"{n}_heads", "permute", s.op(f"{n}_split", "reshape", n, shape=(2, 6, 2, 4)), dims=(0, 2, 1, 3))
-             for n in ("k", "x")}  # fmt: skip
+    heads = {
+        n: s.op(f"{n}_heads", "permute", s.op(f"{n}_split", "reshape", n, shape=(2, 6, 2, 4)), dims=(0, 2, 1, 3))
+        for n in ("k", "x")
+    }
     s.leaf("keep", values=torch.tensor([[True] * 6, [True] * 3 + [False] * 3]))
     s.op("mask", "expand", s.op("mask_flat", "reshape", "keep", shape=(2, 1, 1, 6)), shape=(2, 1, 6, 6))
     s.op("att", "attention", heads["x"], heads["k"], heads["k"], "mask", scale=0.5, mask="keep")
@@ -112,17 +114,25 @@ def test_a_dimension_that_is_mixed_is_cut_afterwards():
 
 # op -> (shapes of its inputs, attributes); every dimension of the result is cut in turn
 CASES = {
-    "add": ([(2, 3, 4), (3, 1)], {}), "where": ([(3, 1), (2, 3, 4), (4,)], {}), "scale": ([(2, 3)], {"factor": 2.0}),
-    "gelu": ([(2, 3)], {"approximate": "tanh"}), "linear": ([(2, 3, 4), (5, 4), (5,)], {}),
+    "add": ([(2, 3, 4), (3, 1)], {}),
+    "where": ([(3, 1), (2, 3, 4), (4,)], {}),
+    "scale": ([(2, 3)], {"factor": 2.0}),
+    "gelu": ([(2, 3)], {"approximate": "tanh"}),
+    "linear": ([(2, 3, 4), (5, 4), (5,)], {}),
     "linear_diagonal": ([(2, 3, 5), (2, 3, 4), (4, 7), (4,)], {"block": 2}),
-    "matmul": ([(2, 1, 3, 4), (5, 4, 6)], {}), "softmax": ([(2, 3, 4)], {"dim": 1}),
+    "matmul": ([(2, 1, 3, 4), (5, 4, 6)], {}),
+    "softmax": ([(2, 3, 4)], {"dim": 1}),
     "layer_norm": ([(2, 3, 4), (4,)], {"eps": 1e-5, "affine": "gamma"}),
-    "rms_norm": ([(2, 3, 4)], {"eps": 1e-5, "gain": 2.0}), "reshape": ([(2, 12, 5)], {"shape": (2, 3, 4, 5)}),
-    "permute": ([(2, 3, 4)], {"dims": (2, 0, 1)}), "expand": ([(3, 1)], {"shape": (2, 3, 4)}),
-    "concat": ([(2, 3), (2, 4)], {"dim": 1}), "mean": ([(2, 3, 4)], {"dims": (1,), "keepdim": False}),
-    "sum": ([(2, 3, 4)], {"dims": (0, 2), "keepdim": True}), "embedding": ([(7, 4), (2, 3)], {}),
+    "rms_norm": ([(2, 3, 4)], {"eps": 1e-5, "gain": 2.0}),
+    "reshape": ([(2, 12, 5)], {"shape": (2, 3, 4, 5)}),
+    "permute": ([(2, 3, 4)], {"dims": (2, 0, 1)}),
+    "expand": ([(3, 1)], {"shape": (2, 3, 4)}),
+    "concat": ([(2, 3), (2, 4)], {"dim": 1}),
+    "mean": ([(2, 3, 4)], {"dims": (1,), "keepdim": False}),
+    "sum": ([(2, 3, 4)], {"dims": (0, 2), "keepdim": True}),
+    "embedding": ([(7, 4), (2, 3)], {}),
     "attention": ([(2, 1, 3, 4), (2, 5, 6, 4), (2, 5, 6, 8), (2, 6), (2, 6)], {"scale": 0.5, "mask": "key"}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("op", CASES)
@@ -150,8 +160,9 @@ def test_every_operation_behind_a_slice(op, data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["BertForSequenceClassification", "RobertaForSequenceClassification",
-                                  "DistilBertForSequenceClassification"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["BertForSequenceClassification", "RobertaForSequenceClassification", "DistilBertForSequenceClassification"]
+)
 def test_the_last_layer_of_a_classifier_is_one_token_wide(name):
     model, inputs = tiny(name, layers=3), batches(6)
     program = compiled(model, inputs)

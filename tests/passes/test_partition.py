@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 from small_graphs import Maker
 
-from mpcc.compiler.capture import Captured
 from mpcc.compiler.errors import PartitionError
-from mpcc.compiler.partition import Partition, check_base
+from mpcc.compiler.frontend.capture import Captured
+from mpcc.compiler.frontend.partition import Partition, check_base
 
 
 def captured(tensors, *, kinds=None, aliases=None):
@@ -43,9 +43,11 @@ def test_equal_bytes_are_public_and_the_evidence_names_the_tensor():
     tensors = dict(base) | {"pooler.weight": base["pooler.weight"] + 1e-7, "classifier.weight": torch.ones(2, 3)}
     evidence = {e.tensor: e for e in Partition.from_base(base).label(captured(tensors))}
     assert {n: e.visibility for n, e in evidence.items()} == {
-        "encoder.layer.0.weight": "public", "encoder.layer.0.bias": "public", "pooler.weight": "provider",
+        "encoder.layer.0.weight": "public",
+        "encoder.layer.0.bias": "public",
+        "pooler.weight": "provider",
         "classifier.weight": "provider",
-    }  # fmt: skip
+    }
     assert "byte-equal to encoder.layer.0.bias" in evidence["encoder.layer.0.bias"].reason
     assert "differs from pooler.weight" in evidence["pooler.weight"].reason
     assert "not in the base" in evidence["classifier.weight"].reason
@@ -90,8 +92,9 @@ def test_a_tail_that_happens_to_fit_is_not_the_same_name():
     zeros = torch.zeros(4)
     partition = Partition.from_base({"bias": zeros, "cls.predictions.bias": zeros, "x.w": torch.ones(1)})
     assert labels(partition, captured({"classifier.bias": zeros.clone(), "head.bias": zeros.clone()})) == {
-        "classifier.bias": "provider", "head.bias": "provider",
-    }  # fmt: skip
+        "classifier.bias": "provider",
+        "head.bias": "provider",
+    }
 
 
 def test_equal_zero_biases_are_public_by_their_own_name_only():
@@ -99,8 +102,10 @@ def test_equal_zero_biases_are_public_by_their_own_name_only():
     base = {"layer.0.bias": zeros, "layer.1.bias": torch.ones(4)}
     model = captured({"layer.0.bias": zeros.clone(), "layer.1.bias": zeros.clone(), "layer.2.bias": zeros.clone()})
     assert labels(Partition.from_base(base), model) == {
-        "layer.0.bias": "public", "layer.1.bias": "provider", "layer.2.bias": "provider",
-    }  # fmt: skip
+        "layer.0.bias": "public",
+        "layer.1.bias": "provider",
+        "layer.2.bias": "provider",
+    }
 
 
 @pytest.mark.parametrize("part", ["lora_A.default.weight", "lora_B.default.weight"])

@@ -6,11 +6,11 @@ import pytest
 import torch
 from small_graphs import Maker, stack
 
-from mpcc.compiler.interpret import outputs_of, run_graph
-from mpcc.compiler.visibility import infer, meet, why
-from mpcc.passes.cut import cut
-from mpcc.passes.prepare_masks import prepare_masks
-from mpcc.passes.private_embedding import private_embedding
+from mpcc.compiler.graph.interpret import outputs_of, run_graph
+from mpcc.compiler.graph.visibility import infer, meet, why
+from mpcc.passes.graph.cut import cut
+from mpcc.passes.graph.prepare_masks import prepare_masks
+from mpcc.passes.graph.private_embedding import private_embedding
 
 PUBLIC_FIRST = {f"model.layer.0.{part}": "public" for part in ("up", "bias", "down")}
 

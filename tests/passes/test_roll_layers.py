@@ -8,13 +8,13 @@ from harness import scheduled
 from small_graphs import stack
 
 from mpcc.backends.mp_spdz.emitter import emit
-from mpcc.compiler.interpret import outputs_of, run_graph
-from mpcc.compiler.lower import lower
+from mpcc.compiler.frontend.ranges import calibrate
+from mpcc.compiler.graph.interpret import outputs_of, run_graph
+from mpcc.compiler.graph.text import parse_graph, print_graph
+from mpcc.compiler.graph.visibility import infer
 from mpcc.compiler.lowering import Settings
-from mpcc.compiler.ranges import calibrate
-from mpcc.compiler.text import parse_graph, print_graph
-from mpcc.compiler.visibility import infer
-from mpcc.passes.roll_layers import roll_layers
+from mpcc.compiler.lowering.lower import lower
+from mpcc.passes.graph.roll_layers import roll_layers
 
 X = {"x": torch.randn(3, 4, generator=torch.Generator().manual_seed(5))}
 CASES = {

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from harness import MODES, run_ring, scheduled
 
-from mpcc.compiler.ir import attributes
-from mpcc.compiler.ring import Builder, RingType
-from mpcc.compiler.ring_text import print_ring
-from mpcc.compiler.verify_ring import verify
-from mpcc.passes.absorb_factors import absorb_factors
-from mpcc.passes.merge_rescales import merge_rescales
-from mpcc.passes.narrow_bounds import narrow_bounds
-from mpcc.passes.place_truncations import place_truncations
-from mpcc.passes.ring_dead_code import ring_dead_code
+from mpcc.compiler.graph.ir import attributes
+from mpcc.compiler.ring.ir import Builder, RingType
+from mpcc.compiler.ring.text import print_ring
+from mpcc.compiler.ring.verify import verify
+from mpcc.passes.ring.absorb_factors import absorb_factors
+from mpcc.passes.ring.dead_code import ring_dead_code
+from mpcc.passes.ring.merge_rescales import merge_rescales
+from mpcc.passes.ring.narrow_bounds import narrow_bounds
+from mpcc.passes.ring.place_truncations import place_truncations
 
 TENSORS = {}
 
@@ -191,8 +191,9 @@ def test_bounds_are_narrowed_behind_a_tighter_operand():
     x = b.input("x", (2,), 16, 1.0, "client")
     doubled = b.mul_int(x, 2)
     graph = b.graph([("out", b.reveal(doubled, "out"))])
-    tight = graph.nodes[0].__class__(**{**vars(graph.nodes[0]), "type": RingType((2,), 16, 0.5),
-                                        "attrs": attributes(name="x", role="client")})  # fmt: skip
+    tight = graph.nodes[0].__class__(
+        **{**vars(graph.nodes[0]), "type": RingType((2,), 16, 0.5), "attrs": attributes(name="x", role="client")}
+    )
     narrowed = narrow_bounds(type(graph)((tight, *graph.nodes[1:]), graph.outputs, 64))
     assert narrowed[doubled.name].type.bound == 1.0
     verify(narrowed)

@@ -12,7 +12,7 @@ from ring_programs import append, loop, outputs, trunc, unary
 from mpcc.backends.emulator import run
 from mpcc.backends.emulator.semantics import trunc_nearest, trunc_probabilistic
 from mpcc.compiler.errors import InputError, InternalError, RangeError
-from mpcc.compiler.ring import Builder, RingOrigin
+from mpcc.compiler.ring.ir import Builder, RingOrigin
 
 WORDS = arrays(np.int64, 4, elements=st.integers(-(2**63), 2**63 - 1))
 

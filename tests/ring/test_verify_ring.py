@@ -6,9 +6,9 @@ import pytest
 from ring_programs import append, loop, replace_node, trunc, unary
 
 from mpcc.compiler.errors import InternalError
-from mpcc.compiler.ring import Builder, RingGraph, RingOrigin, RingType
-from mpcc.compiler.ring_text import parse_ring, print_ring
-from mpcc.compiler.verify_ring import RULES, verify
+from mpcc.compiler.ring.ir import Builder, RingGraph, RingOrigin, RingType
+from mpcc.compiler.ring.text import parse_ring, print_ring
+from mpcc.compiler.ring.verify import RULES, verify
 
 HEAD = 'ring 64\nx = input() {name="x", role="client"} : share[2,4] q8 <=8.0 @ "n" "encoder.{i}" "gelu"\n'
 SHARE = ": share[2,4] q8 <=8.0"
@@ -35,7 +35,7 @@ def test_the_builder_makes_valid_programs():
 
 
 def test_every_operation_has_a_rule():
-    from mpcc.compiler.ring import RING_OPS
+    from mpcc.compiler.ring.ir import RING_OPS
 
     assert set(RULES) == set(RING_OPS)
 

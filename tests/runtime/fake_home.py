@@ -82,8 +82,9 @@ def session(**options):
 GOOD = "begin(); finish()"
 
 
-def make_home(folder: Path, behaviour: str = GOOD, *, version: str = "0.4.2",
-              binary: str = "replicated-ring-party.x") -> Path:  # fmt: skip
+def make_home(
+    folder: Path, behaviour: str = GOOD, *, version: str = "0.4.2", binary: str = "replicated-ring-party.x"
+) -> Path:
     """A fake MP-SPDZ whose parties run the Python statements `behaviour` (see PARTY for what they can use)."""
     folder.mkdir(parents=True)
     (folder / "compile.py").write_text(COMPILER)

@@ -2,7 +2,7 @@
 
 from primitives import public, secret
 
-from mpcc.compiler.ring import Builder, RingType
+from mpcc.compiler.ring.ir import Builder, RingType
 
 SMALL, LARGE = RingType((2,), 8, 2.0), RingType((2,), 8, 10.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from mpcc.compiler.errors import RangeError
-from mpcc.compiler.ring import Builder, RingType
+from mpcc.compiler.ring.ir import Builder, RingType
 
 SHAPES = [(5,), (2, 3), (3, 2), (2, 2, 3), (1, 4), (3, 1, 2), (2, 1, 2, 2)]
 MAX_ELEMENTS = 48
@@ -163,9 +163,28 @@ class Generator:
 
 
 OPERATIONS = [
-    "add", "sub", "constant", "scaled", "total", "mul", "dot", "matmul", "weighted", "blocks", "rescale", "rescale",
-    "compare", "select", "reshape", "permute", "permute", "slice", "expand", "concat", "loop",
-]  # fmt: skip
+    "add",
+    "sub",
+    "constant",
+    "scaled",
+    "total",
+    "mul",
+    "dot",
+    "matmul",
+    "weighted",
+    "blocks",
+    "rescale",
+    "rescale",
+    "compare",
+    "select",
+    "reshape",
+    "permute",
+    "permute",
+    "slice",
+    "expand",
+    "concat",
+    "loop",
+]
 
 
 def random_graph(pick, steps):

@@ -11,9 +11,9 @@ from mpcc.backends.emulator import emulator
 from mpcc.backends.mp_spdz.dialects import DIALECTS
 from mpcc.backends.mp_spdz.emitter import Source, emit
 from mpcc.backends.mp_spdz.weights import tensor_order
-from mpcc.compiler.ring import Builder, RingGraph
-from mpcc.compiler.verify_ring import verify
-from mpcc.passes.place_truncations import place_truncations
+from mpcc.compiler.ring.ir import Builder, RingGraph
+from mpcc.compiler.ring.verify import verify
+from mpcc.passes.ring.place_truncations import place_truncations
 from mpcc.runtime.engine import Job
 
 
@@ -82,8 +82,12 @@ def run_emulator(case, truncation="nearest"):
 def for_protocol(case, protocol, truncation="nearest"):
     """The same program as the protocol's dialect writes it."""
     parties = DIALECTS[protocol].parties
-    return replace(case, source=emit(case.graph, protocol=protocol, title="a test", truncation=truncation,
-                                     compile_hint="", parties=parties))  # fmt: skip
+    return replace(
+        case,
+        source=emit(
+            case.graph, protocol=protocol, title="a test", truncation=truncation, compile_hint="", parties=parties
+        ),
+    )
 
 
 def run_standin(case, truncation="nearest"):

@@ -14,8 +14,8 @@ from ring_cases import assert_same, make, run_emulator
 
 from mpcc.compiler.errors import EngineError
 from mpcc.runtime.engine import Deployment, Job
-from mpcc.runtime.mp_spdz import run_job
-from mpcc.runtime.session import provision, serve
+from mpcc.runtime.mp_spdz.build import run_job
+from mpcc.runtime.mp_spdz.session import provision, serve
 
 NONE = np.zeros(0, np.int64)
 SIZE = 1 << 20

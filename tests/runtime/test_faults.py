@@ -13,10 +13,10 @@ import pytest
 from fake_home import GOOD, make_home, processes_below, soon
 
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime import parties
 from mpcc.runtime.engine import Job
-from mpcc.runtime.mp_spdz import run_job
-from mpcc.runtime.parties import Limits
+from mpcc.runtime.mp_spdz.build import run_job
+from mpcc.runtime.parties import processes as parties
+from mpcc.runtime.parties.processes import Limits
 
 ENOUGH = Limits(start=60.0, idle=30.0)  # for a busy machine; what is expected to stall says how soon by itself
 STALLS = Limits(start=60.0, idle=3.0)
@@ -156,8 +156,9 @@ def test_parties_never_connect(work):
 
 
 def test_a_party_never_starts(work):
-    fails(work, "os.kill(os.getpid(), signal.SIGSTOP) if player == 2 else time.sleep(60)", r"helper \(stopped\)",
-          STALLS)  # fmt: skip
+    fails(
+        work, "os.kill(os.getpid(), signal.SIGSTOP) if player == 2 else time.sleep(60)", r"helper \(stopped\)", STALLS
+    )
 
 
 def test_nothing_happens(work):
@@ -193,7 +194,7 @@ def test_disk_full(work, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mpcc.runtime.mp_spdz.write_private", full)
+    monkeypatch.setattr("mpcc.runtime.mp_spdz.build.write_private", full)
     fails(work, GOOD, "No space left on device")
 
 
@@ -211,7 +212,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from mpcc.runtime.engine import Job
-from mpcc.runtime.mp_spdz import run_job
+from mpcc.runtime.mp_spdz.build import run_job
 n = np.zeros(1, np.int64)
 run_job(Job("x = 1", "ring", n, n, n, (("y", 1),)), home=Path(sys.argv[1]))
 """

@@ -4,7 +4,7 @@ import ssl
 
 import pytest
 
-from mpcc.runtime.keys import install, make_identity, subject_hash
+from mpcc.runtime.parties.keys import install, make_identity, subject_hash
 
 
 @pytest.mark.parametrize("player, expected", [(0, "690ad341"), (1, "0c19e31f"), (2, "786af600")])

@@ -6,7 +6,7 @@ from mp_spdz_here import needs_mp_spdz
 from ring_cases import make
 
 from mpcc.compiler.cost import estimate
-from mpcc.runtime.mp_spdz import run_job
+from mpcc.runtime.mp_spdz.build import run_job
 
 SHAPE = (4, 8, 40)  # 1280 elements: bits are packed in whole words
 

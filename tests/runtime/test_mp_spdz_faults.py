@@ -17,10 +17,10 @@ from mp_spdz_here import needs_mp_spdz
 from ring_cases import make
 
 from mpcc.compiler.errors import EngineError
-from mpcc.compiler.ring import Builder, RingType
-from mpcc.runtime import parties
-from mpcc.runtime.mp_spdz import run_job
-from mpcc.runtime.parties import Limits
+from mpcc.compiler.ring.ir import Builder, RingType
+from mpcc.runtime.mp_spdz.build import run_job
+from mpcc.runtime.parties import processes as parties
+from mpcc.runtime.parties.processes import Limits
 
 ROLES = ("client", "provider", "helper")
 

@@ -23,9 +23,9 @@ from mpcc.backends.mp_spdz.dialects import DIALECTS
 from mpcc.backends.mp_spdz.weights import Region, tensor_order
 from mpcc.compiler.cost import PROTOCOLS, estimate
 from mpcc.compiler.fixed import decode, encode
-from mpcc.compiler.partition import Partition
+from mpcc.compiler.frontend.partition import Partition
 from mpcc.runtime.engine import Job
-from mpcc.runtime.mp_spdz import run_job
+from mpcc.runtime.mp_spdz.build import run_job
 
 OTHERS = [name for name in DIALECTS if name != "ring"]
 SMALL = ("matmuls", "products", "comparisons", "selections", "truncations", "loops", "publics")
@@ -96,8 +96,9 @@ def test_one_layer_of_a_bert(protocol):
     outputs = tuple((n.str_attr("name"), n.type.elements) for n in program.ring if n.op == "reveal")
     layout = program.source.layout
     client = np.concatenate([given[name].reshape(-1) for name in program.source.inputs])
-    job = Job(program.source.text, protocol, stream(layout.public, program), stream(layout.private, program), client,
-              outputs)  # fmt: skip
+    job = Job(
+        program.source.text, protocol, stream(layout.public, program), stream(layout.private, program), client, outputs
+    )
     result = run_job(job)
     with torch.no_grad():
         want = model(**inputs[1]).logits.double().numpy().ravel()
@@ -113,8 +114,9 @@ def test_one_layer_of_a_bert(protocol):
 @pytest.mark.parametrize("protocol", DIALECTS)
 def test_a_session(protocol, tmp_path):
     """Shares stored where the protocol allows it; a request costs what one inference alone does, or less."""
-    program = tiny_programs.compiled(tiny_programs.frozen_prefix(), protocol=protocol,
-                                     partition=Partition.from_base(tiny_programs.base_model()))  # fmt: skip
+    program = tiny_programs.compiled(
+        tiny_programs.frozen_prefix(), protocol=protocol, partition=Partition.from_base(tiny_programs.base_model())
+    )
     samples = [tiny_programs.sample(seed=seed) for seed in range(2)]
     state = tmp_path / "state" if DIALECTS[protocol].stored_shares else None
     if state is not None:

@@ -17,8 +17,8 @@ from ring_cases import assert_same, for_protocol, make, prepare, run_emulator, r
 
 from mpcc.backends.emulator import semantics
 from mpcc.compiler.cost import estimate
-from mpcc.runtime.mp_spdz import run_job
-from mpcc.runtime.mp_spdz_home import SETUPS
+from mpcc.runtime.mp_spdz.build import run_job
+from mpcc.runtime.mp_spdz.home import SETUPS
 
 PROGRAMS = primitives.PROGRAMS | mixed_operands.PROGRAMS
 

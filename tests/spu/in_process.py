@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from mpcc.backends.spu.program import StableHlo
-from mpcc.runtime import spu_party
-from mpcc.runtime.spu import FRACTION_BITS, PROTOCOLS
+from mpcc.runtime.spu import party as spu_party
+from mpcc.runtime.spu.protocols import FRACTION_BITS, PROTOCOLS
 
 _RUNS = itertools.count()
 

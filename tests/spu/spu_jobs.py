@@ -16,12 +16,12 @@ from small_graphs import stack
 
 from mpcc.backends.spu.program import StableHlo
 from mpcc.backends.spu.stablehlo import emit_stablehlo
-from mpcc.compiler.interpret import outputs_of, run_graph
-from mpcc.compiler.visibility import infer
-from mpcc.runtime import spu_session
-from mpcc.runtime.parties import Limits
-from mpcc.runtime.spu_folders import Array
-from mpcc.runtime.spu_session import SpuServed
+from mpcc.compiler.graph.interpret import outputs_of, run_graph
+from mpcc.compiler.graph.visibility import infer
+from mpcc.runtime.parties.processes import Limits
+from mpcc.runtime.spu import session as spu_session
+from mpcc.runtime.spu.folders import Array
+from mpcc.runtime.spu.session import SpuServed
 
 LIMITS = Limits(start=30.0, idle=20.0)
 

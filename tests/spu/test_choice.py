@@ -10,7 +10,7 @@ from mpcc.engine_choice import choose_engine
 
 @pytest.fixture
 def spu_version(monkeypatch):
-    monkeypatch.setattr("mpcc.runtime.spu.installed_version", lambda: "0.0")
+    monkeypatch.setattr("mpcc.runtime.spu.protocols.installed_version", lambda: "0.0")
 
 
 def test_mp_spdz_goes_first(monkeypatch, spu_version, tmp_path):
@@ -31,7 +31,7 @@ def test_spu_without_mp_spdz(monkeypatch, spu_version, tmp_path):
 
 def test_the_emulator_only_when_asked_for(monkeypatch):
     monkeypatch.delenv("MP_SPDZ_HOME", raising=False)
-    monkeypatch.setattr("mpcc.runtime.spu.PACKAGE", "no-such-package")
+    monkeypatch.setattr("mpcc.runtime.spu.protocols.PACKAGE", "no-such-package")
     assert choose_engine("emulator") == ("emulator", "")
     with pytest.raises(MpccError, match="no secure engine"):
         choose_engine(None)

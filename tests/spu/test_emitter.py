@@ -12,9 +12,9 @@ from small_graphs import Maker
 
 from mpcc.backends.spu.stablehlo import emit_stablehlo
 from mpcc.compiler.errors import UnsupportedError
-from mpcc.compiler.interpret import outputs_of, run_graph
-from mpcc.compiler.ir import Graph
-from mpcc.compiler.visibility import infer
+from mpcc.compiler.graph.interpret import outputs_of, run_graph
+from mpcc.compiler.graph.ir import Graph
+from mpcc.compiler.graph.visibility import infer
 
 GENERATOR = torch.Generator().manual_seed(5)
 
@@ -57,8 +57,10 @@ def test_text(request):
     assert program.text == path.read_text("utf-8"), "if the change is meant, run pytest --update-golden"
     assert "weight" not in program.text and "top" not in program.text
     assert [(i.tensor, i.owner, i.secret) for i in program.inputs] == [
-        ("x", "client", True), ("secret.weight", "provider", True), ("public.bias", "public", False),
-    ]  # fmt: skip
+        ("x", "client", True),
+        ("secret.weight", "provider", True),
+        ("public.bias", "public", False),
+    ]
 
 
 def test_unknown_operation_is_refused():
@@ -117,8 +119,10 @@ def test_operation(op, tensors, attrs, allowed):
 
 
 @pytest.mark.spu
-@pytest.mark.parametrize("op, attrs", [("gelu", {"approximate": "none"}), ("gelu", {"approximate": "tanh"}),
-                                       ("sigmoid", {}), ("tanh", {}), ("silu", {})])  # fmt: skip
+@pytest.mark.parametrize(
+    "op, attrs",
+    [("gelu", {"approximate": "none"}), ("gelu", {"approximate": "tanh"}), ("sigmoid", {}), ("tanh", {}), ("silu", {})],
+)
 def test_far_arguments(op, attrs):
     """Saturated functions stay saturated; nothing wraps around."""
     assert error(op, torch.tensor([-200.0, -60.0, -20.0, 0.0, 20.0, 60.0, 200.0]), **attrs) <= 2e-2
@@ -161,6 +165,6 @@ def test_norm_of_large_rows_needs_bounds():
 @pytest.mark.spu
 def test_the_runtime_is_found_beside_a_folder_of_its_name():
     """tests/spu lies on the path of the tests; the wheel is what counts."""
-    from mpcc.runtime import spu_party
+    from mpcc.runtime.spu import party as spu_party
 
     assert hasattr(spu_party.engine(), "RuntimeWrapper")

@@ -10,8 +10,8 @@ from tiny_models import batches, compiled, tiny
 
 from mpcc.backends.spu.stablehlo import emit_stablehlo
 from mpcc.compiler.errors import MpccError
-from mpcc.compiler.interpret import run_graph
-from mpcc.runtime import spu_session
+from mpcc.compiler.graph.interpret import run_graph
+from mpcc.runtime.spu import session as spu_session
 
 
 @pytest.mark.spu
@@ -54,8 +54,10 @@ def test_classification(work, name, rows, length):
     assert any((sample["attention_mask"] == 0).any() for sample in inputs)
     program = compiled(model, inputs)
     code = emit_stablehlo(program.regions.mpc)
-    owned = {o: {i.tensor: program.tensors[i.tensor].numpy() for i in code.inputs
-                 if i.owner == o and i.value is None} for o in ("provider", "public")}  # fmt: skip
+    owned = {
+        o: {i.tensor: program.tensors[i.tensor].numpy() for i in code.inputs if i.owner == o and i.value is None}
+        for o in ("provider", "public")
+    }
     shared = [run_graph(program.regions.client, dict(sample), program.tensors) for sample in inputs]
     first, *rest = [{k: v.to(torch.float32).numpy() for k, v in values.items()} for values in shared]
     served = Job(code, first, owned["provider"], owned["public"]).run(*rest)
@@ -106,5 +108,6 @@ def test_each_party_is_given_its_own_values_only(work, monkeypatch):
     monkeypatch.setattr(spu_session, "run_parties", look)
     job.run()
     assert seen["helper"] == seen["client"] == b""
-    assert seen["provider"] == b"".join(job.provider[i.tensor].tobytes() for i in job.program.inputs
-                                        if i.owner == "provider")  # fmt: skip
+    assert seen["provider"] == b"".join(
+        job.provider[i.tensor].tobytes() for i in job.program.inputs if i.owner == "provider"
+    )

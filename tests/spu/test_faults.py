@@ -14,9 +14,10 @@ import pytest
 from spu_jobs import prepared, signalled, small_job
 
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime import spu, spu_party
-from mpcc.runtime.keys import make_identity
-from mpcc.runtime.parties import Limits
+from mpcc.runtime.parties.keys import make_identity
+from mpcc.runtime.parties.processes import Limits
+from mpcc.runtime.spu import party as spu_party
+from mpcc.runtime.spu import protocols as spu
 
 
 def test_missing_wheel(work, monkeypatch):

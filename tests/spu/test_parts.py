@@ -12,17 +12,17 @@ import pytest
 import tiny_programs as tiny
 from rich.console import Console
 
-from mpcc import cli
+from mpcc.cli import app as cli
 from mpcc.compiler.errors import BundleError, EngineError, MpccError
 from mpcc.engine_choice import check_provisioning
-from mpcc.runtime import spu_peers
+from mpcc.report.spu import show_spu_session, spu_json
 from mpcc.runtime.engine import Measured
-from mpcc.runtime.spu_part import read_code, read_private, read_public
-from mpcc.runtime.spu_party import CONNECTED
-from mpcc.runtime.spu_session import SpuServed
+from mpcc.runtime.spu import peers as spu_peers
+from mpcc.runtime.spu.part import read_code, read_private, read_public
+from mpcc.runtime.spu.party import CONNECTED
+from mpcc.runtime.spu.session import SpuServed
 from mpcc.split import split_program
-from mpcc.spu_report import show_spu_session, spu_json
-from mpcc.spu_sessions import program_of
+from mpcc.spu_exchange import program_of
 
 
 # ** a role's part **
@@ -46,14 +46,17 @@ def test_every_role_reads_the_same_program(parts):
         read_private(parts["helper"])
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda f: (f / "program.mlir").write_text("module {}"), "its digest differs"),
-    (lambda f: (f / "program.json").write_text("{"), "corrupt"),
-    (lambda f: (f / "program.json").write_text("{}"), "corrupt"),
-    (lambda f: (f / "program.json").unlink(), "cannot read a file"),
-    (lambda f: f.rename(f.with_name("other")), "no files for the spu engine"),
-    (lambda f: (f.parent.parent / "prog.mpc").write_text("another"), "of another program"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda f: (f / "program.mlir").write_text("module {}"), "its digest differs"),
+        (lambda f: (f / "program.json").write_text("{"), "corrupt"),
+        (lambda f: (f / "program.json").write_text("{}"), "corrupt"),
+        (lambda f: (f / "program.json").unlink(), "cannot read a file"),
+        (lambda f: f.rename(f.with_name("other")), "no files for the spu engine"),
+        (lambda f: (f.parent.parent / "prog.mpc").write_text("another"), "of another program"),
+    ],
+)
 def test_a_part_that_is_not_whole(tmp_path, spoil, message):
     tiny.prefix_program().save(tmp_path / "prog.mpc")
     (helper,) = split_program(tmp_path / "prog.mpc", tmp_path, ("helper",))
@@ -91,8 +94,11 @@ def test_a_host_without_an_address():
 SERVED = SpuServed(
     answers=({}, {}),
     measured=tuple(Measured("spu", (n, 2000, 30), (4, 5, 6), 1.5, 0, 0.0, 70, 0.0, 2) for n in (100, 300)),
-    players=(0, 1, 2), weights_bytes=900, weights_seconds=0.5, compile_seconds=0.25,
-)  # fmt: skip
+    players=(0, 1, 2),
+    weights_bytes=900,
+    weights_seconds=0.5,
+    compile_seconds=0.25,
+)
 
 
 def shown(estimated=None):
@@ -123,7 +129,7 @@ def test_the_helper_shows_its_own_numbers_only():
 
 # ** what is refused **
 def test_nothing_is_stored(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("mpcc.runtime.spu.installed_version", lambda: "0.0")
+    monkeypatch.setattr("mpcc.runtime.spu.protocols.installed_version", lambda: "0.0")
     monkeypatch.delenv("MP_SPDZ_HOME", raising=False)
     for engine in ("spu", None):
         with pytest.raises(MpccError, match=r"spu stores no shares.*once in every session"):

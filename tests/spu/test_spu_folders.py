@@ -16,7 +16,7 @@ import tiny_programs as tiny
 from deployed import LIMIT, ROLES, Deployed, program
 from fake_home import processes_below
 
-from mpcc.runtime.keys import fingerprint, make_identity
+from mpcc.runtime.parties.keys import fingerprint, make_identity
 
 SAMPLES = [tiny.sample(seed=seed) for seed in range(3)]
 SPU, CLIENT = ("--engine", "spu"), ("--input", "in.json")
@@ -239,9 +239,11 @@ def test_a_foreign_certificate_in_the_handshake(deployed):
 # ** mistakes **
 def test_what_spu_does_not_have(deployed):
     for options, text in (
-        (("--provision",), "stores no shares"), (("--state", "state"), "stores no shares"),
-        (("--spu-protocol", "cheetah"), "has no role 'helper'"), (("--spu-protocol", "semi2k"), "must be trusted"),
-    ):  # fmt: skip
+        (("--provision",), "stores no shares"),
+        (("--state", "state"), "stores no shares"),
+        (("--spu-protocol", "cheetah"), "has no role 'helper'"),
+        (("--spu-protocol", "semi2k"), "must be trusted"),
+    ):
         deployed.start("helper", *SPU, *options)
         code, _, err = deployed.finish()["helper"]
         assert code in (2, 3) and text in err and err.count("\n") == 1

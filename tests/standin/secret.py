@@ -178,8 +178,16 @@ class sint(InMemory):
         return sint._make(total, frozenset().union(*(v._deps for v in left + right)))
 
     @classmethod
-    def direct_matrix_mul(cls, A: Address, B: Address, n: int | None, m: int, l: int, reduce: Any = None,  # noqa: E741
-                          indices: list[regint] | None = None) -> sint:  # fmt: skip
+    def direct_matrix_mul(
+        cls,
+        A: Address,
+        B: Address,
+        n: int | None,
+        m: int,
+        l: int,  # noqa: E741
+        reduce: Any = None,
+        indices: list[regint] | None = None,
+    ) -> sint:
         """result[i, j] = sum_k mem[A + rows_a[i] * m + cols_a[k]] * mem[B + rows_b[k] * l + cols_b[j]], row by row."""
         if not is_constant(m) or not is_constant(l):
             raise CompilerError("the numbers of columns have to be known at compile time")

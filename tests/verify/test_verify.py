@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from mpcc import MpccError, cli
+from mpcc import MpccError
+from mpcc.cli import app as cli
 from mpcc.verify import Deviation, ModelReference, verify
 from tests.bundle import tiny_programs as tiny
 
@@ -37,8 +38,10 @@ def spoiled(program, factor):
     bundle = program.bundle
     name = bundle.manifest.private_weights[-1].tensor
     other = f"{name}.before"
-    nodes = [n.with_attrs(tensor=other) if n.op in ("param", "constant") and n.attr("tensor") == name else n
-             for n in bundle.mpc]  # fmt: skip
+    nodes = [
+        n.with_attrs(tensor=other) if n.op in ("param", "constant") and n.attr("tensor") == name else n
+        for n in bundle.mpc
+    ]
     provider = {**bundle.provider, other: bundle.provider[name], name: bundle.provider[name] * factor}
     return dataclasses.replace(
         program, bundle=dataclasses.replace(bundle, provider=provider, mpc=bundle.mpc.with_nodes(nodes))
@@ -64,8 +67,9 @@ def test_it_survives_the_file(tmp_path):
         verify(client, SAMPLES, engine="emulator")
 
 
-@pytest.mark.parametrize(("make", "model"), [(tiny.private_program, tiny.classifier),
-                                             (tiny.prefix_program, tiny.frozen_prefix)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "model"), [(tiny.private_program, tiny.classifier), (tiny.prefix_program, tiny.frozen_prefix)]
+)
 def test_the_model_itself_agrees_with_the_bundle(make, model):
     program = make()
     reference = ModelReference(program, model())
@@ -90,8 +94,11 @@ def test_layers_have_their_own_names_and_errors():
 
 def test_bounds_that_were_too_small_are_warned_of():
     program = tiny.prefix_program()
-    tighter = {n.name: dataclasses.replace(n.type, bound=n.type.bound / 8) for n in program.bundle.ring
-               if n.op == "trunc" and n.origin.layer == "classifier"}  # fmt: skip
+    tighter = {
+        n.name: dataclasses.replace(n.type, bound=n.type.bound / 8)
+        for n in program.bundle.ring
+        if n.op == "trunc" and n.origin.layer == "classifier"
+    }
     nodes = tuple(dataclasses.replace(n, type=tighter.get(n.name, n.type)) for n in program.bundle.ring)
     ring = dataclasses.replace(program.bundle.ring, nodes=nodes)
     changed = dataclasses.replace(program, bundle=dataclasses.replace(program.bundle, ring=ring))
@@ -131,10 +138,15 @@ def test_the_secure_engine_is_compared_too(monkeypatch):
     assert verify(program, SAMPLES, engine="mp-spdz").ok
 
 
-@pytest.mark.parametrize(("options", "match"), [
-    ({"samples": []}, "nothing to verify"), ({"engine": "mp-spdz", "layers": True}, "only the emulator"),
-    ({"tolerance": math.nan}, "tolerance"), ({"tolerance": -1.0}, "tolerance"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"samples": []}, "nothing to verify"),
+        ({"engine": "mp-spdz", "layers": True}, "only the emulator"),
+        ({"tolerance": math.nan}, "tolerance"),
+        ({"tolerance": -1.0}, "tolerance"),
+    ],
+)
 def test_mistakes(options, match):
     chosen = {"engine": "emulator", "samples": SAMPLES} | options
     with pytest.raises(MpccError, match=match):
@@ -172,8 +184,9 @@ def test_command_json(command):
 
 
 def test_command_with_the_model_file(command):
-    code, printed = command("--engine", "emulator", "--model", str(tiny.saved_model()), "--json",
-                            program=tiny.private_program())  # fmt: skip
+    code, printed = command(
+        "--engine", "emulator", "--model", str(tiny.saved_model()), "--json", program=tiny.private_program()
+    )
     assert code == 0, printed.err
     assert json.loads(printed.out)["reference"] == "model"
 

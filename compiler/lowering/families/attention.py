@@ -1,0 +1,210 @@
+"""Softmax and attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from mpcc.compiler.approximations import softmax as forms
+from mpcc.compiler.approximations.exp import (
+    LEAN_TOLERANCE,
+    MAX_FRAC_BITS,
+    TOLERANCE,
+    ExpForm,
+    exp_error,
+    exp_negative,
+    form_for,
+)
+from mpcc.compiler.approximations.newton import reciprocal_error
+from mpcc.compiler.errors import MpccError
+from mpcc.compiler.graph.ir import Node
+from mpcc.compiler.lowering.context import Context, lowers
+from mpcc.compiler.lowering.families.elementwise import times
+from mpcc.compiler.ring.ir import RingNode
+
+NOTHING = 16  # e^-16 of the largest weight is as good as none
+
+LEAN_EXP_BITS, LEAN_SCORE_BITS = 14, 12
+TIGHT_TOLERANCE = 8e-4
+NO_MAX_SPREAD = 8.0  # scores that span less need no row maximum,
+LEAST_MEAN_WEIGHT = 2.0**-6  # where their exponentials are not much smaller than this on average
+
+
+@lowers("softmax")
+def lower_softmax(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
+    """softmax over any one dimension."""
+    b, x = ctx.b, ctx.at_scale(inputs[0])
+    dim, last = int(node.attr("dim")), len(x.type.shape) - 1  # type: ignore[arg-type]
+    order = (*(d for d in range(last + 1) if d != dim), dim)
+    back = tuple(order.index(d) for d in range(last + 1))
+    rows = b.permute(x, order)
+    chosen = ctx.settings.approximations.get("softmax", "exp")
+    if chosen == "exp":
+        spread = ctx.rounded_up(ctx.statistic(node, "spread"))
+        _note_exp(ctx, node, form_for(-spread), ctx.f, MAX_FRAC_BITS)
+        _note_reciprocal(ctx, node, (0.95, 1.05 * rows.type.shape[-1]), lean=False)
+        out = forms.softmax(b, rows, spread=spread, frac_bits=ctx.f, arity=ctx.settings.row_maximum_arity)
+    else:
+        ctx.uses(node.op, chosen, "any score within its bound", None, changes_model=True)
+        out = forms.relu_softmax(b, rows, square=chosen == "2quad", frac_bits=ctx.f)
+    return b.permute(out, back)
+
+
+@lowers("attention")
+def lower_attention(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
+    """softmax(scale Q K^T + mask) V for q, k, v [..., S, d].
+
+    The weights are normalised after they have been applied, on S x d instead of S x S elements. With mask="key"
+    (keep and anchor per key, passes/graph/prepare_masks.py) a masked key is replaced by the anchor, a key that is kept:
+    its score then lies in the row's own range, and it is left out of numerator and denominator, so nothing has to be
+    compared, clipped or made very negative.
+    """
+    b = ctx.b
+    query, key, value = (ctx.at_scale(x) for x in inputs[:3])
+    mask = str(node.attr("mask", "none"))
+    keep: RingNode | None = None
+    if mask == "key":
+        key, keep = _masked_keys(ctx, key, inputs[3], inputs[4])
+    scores = _scores(ctx, node, query, key)
+    if mask in ("keep", "additive"):
+        scores = _add_mask(ctx, node, scores, inputs[3], mask)
+    chosen = ctx.settings.approximations.get("softmax", "exp")
+    if chosen != "exp":
+        if mask in ("keep", "additive"):
+            raise MpccError(
+                f"softmax={chosen} works with masks that are the same for all queries only", where=node.origin.layer
+            )
+        ctx.uses(node.op, chosen, "any score within its bound", None, changes_model=True)
+        return _relu_attention(ctx, scores, value, keep, square=chosen == "2quad")
+    if mask in ("none", "key") and _needs_no_maximum(ctx, node, scores):
+        top = scores.type.bound
+        weights = _exp(ctx, node, b.add_const(scores, -top, bound=2 * top), -2 * top)
+        return _apply(ctx, node, weights, value, keep, _sums_below_bound(ctx, node, scores))
+    weights = _weights(ctx, node, scores, masked=mask in ("keep", "additive"))
+    return _apply(ctx, node, weights, value, keep, (0.95, 1.05 * value.type.shape[-2]))
+
+
+def _relu_attention(
+    ctx: Context, scores: RingNode, value: RingNode, keep: RingNode | None, *, square: bool
+) -> RingNode:
+    """(w V) / (2^-6 + sum w) over kept keys; its result is that of another model: no calibrated bound holds for it."""
+    b = ctx.b
+    limit = value.type.bound * 1.01
+    if keep is None:
+        weights = forms.relu_softmax(b, scores, square=square, frac_bits=ctx.f)
+        return b.rescale(b.matmul(weights, value, bound=limit), ctx.f)
+    weights = forms.relu_weights(b, scores, square=square)
+    applied, total = _kept_sums(ctx, weights, value, keep)
+    r = forms.reciprocal_of_weights(b, total)
+    numerator = b.rescale(applied, ctx.f)
+    return b.rescale(b.mul(numerator, b.expand(r, numerator.type.shape), bound=limit), ctx.f)
+
+
+def _needs_no_maximum(ctx: Context, node: Node, scores: RingNode) -> bool:
+    """Whether e^(score - bound) keeps enough bits in every row without knowing the row's maximum."""
+    least = math.exp(ctx.statistic(node, "lse_min") - scores.type.bound) / scores.type.shape[-1]
+    return 2 * scores.type.bound <= NO_MAX_SPREAD and least >= LEAST_MEAN_WEIGHT
+
+
+def _sums_below_bound(ctx: Context, node: Node, scores: RingNode) -> tuple[float, float]:
+    """Interval of the sum of e^(score - bound) over a row, from calibrated sums; within what the bound proves."""
+    top, keys = scores.type.bound, scores.type.shape[-1]
+    low, high = (math.exp(ctx.statistic(node, key) - top) for key in ("lse_min", "lse_max"))
+    low = 2.0 ** math.floor(math.log2(low / ctx.variance_margin))
+    high = 2.0 ** math.ceil(math.log2(high * ctx.variance_margin))
+    fewest = keys if node.attr("mask", "none") == "none" else 1
+    return max(low, 0.95 * fewest * math.exp(-2 * top)), min(high, 1.05 * keys)
+
+
+def _scores(ctx: Context, node: Node, query: RingNode, key: RingNode) -> RingNode:
+    """scale * Q K^T at the working scale; the factor costs nothing beside the truncation that is there anyway."""
+    b = ctx.b
+    scale = float(node.attr("scale"))  # type: ignore[arg-type]
+    bound = ctx.rounded_up(ctx.statistic(node, "score_abs"), steps=2)
+    raw = b.matmul(query, b.transpose(key), bound=bound / abs(scale))
+    return b.rescale(times(ctx, raw, scale), min(ctx.f, LEAN_SCORE_BITS) if ctx.settings.lean else ctx.f, bound=bound)
+
+
+def _masked_keys(ctx: Context, key: RingNode, keep: RingNode, anchor: RingNode) -> tuple[RingNode, RingNode]:
+    """(keys with every masked one replaced by the anchor, keep as [batch, 1.., S, 1]); keep, anchor are [batch, S]."""
+    b = ctx.b
+    batch, length = keep.type.shape
+    ones = (1,) * (len(key.type.shape) - 3)
+    row = b.expand(b.reshape(anchor, (batch, *ones, 1, length)), (*key.type.shape[:-2], 1, length))
+    anchor_key = b.matmul(row, key, bound=key.type.bound)
+    keep_column = b.reshape(keep, (batch, *ones, length, 1))
+    base = b.expand(anchor_key, key.type.shape)
+    moved = b.mul(b.expand(keep_column, key.type.shape), b.sub(key, base))
+    return b.add(base, moved, bound=key.type.bound), keep_column
+
+
+def _add_mask(ctx: Context, node: Node, scores: RingNode, mask: RingNode, kind: str) -> RingNode:
+    """Scores with masked entries below every kept one, for masks that differ between queries."""
+    b = ctx.b
+    far = math.ceil(2 * scores.type.bound) + NOTHING  # below every kept score by NOTHING at least
+    f = scores.type.frac_bits
+    if kind == "keep":
+        lowered = b.mul_int(b.add_const(mask, -1.0), far << f, f)  # 0 or -far, integers
+        return b.add(scores, b.expand(lowered, scores.type.shape))
+    return b.add(scores, b.expand(ctx.at_scale(mask, f), scores.type.shape))
+
+
+def _weights(ctx: Context, node: Node, scores: RingNode, *, masked: bool) -> RingNode:
+    """e^(score - row maximum), not normalised."""
+    b, arity = ctx.b, ctx.settings.row_maximum_arity
+    spread = ctx.rounded_up(ctx.statistic(node, "spread"))
+    if not masked:
+        return _exp(ctx, node, forms.below_maximum(b, scores, spread=spread, arity=arity), -spread)
+    shifted = b.sub(scores, b.expand(forms.row_max(b, scores, arity), scores.type.shape))
+    return _exp(ctx, node, shifted, -shifted.type.bound)
+
+
+def _exp(ctx: Context, node: Node, shifted: RingNode, lowest: float) -> RingNode:
+    """e^shifted in the format of the profile."""
+    tolerance = TIGHT_TOLERANCE if ctx.settings.tight else LEAN_TOLERANCE if ctx.settings.lean else TOLERANCE
+    max_bits = LEAN_EXP_BITS if ctx.settings.lean else MAX_FRAC_BITS
+    _note_exp(ctx, node, form_for(lowest, tolerance), min(shifted.type.frac_bits, max_bits), max_bits)
+    return exp_negative(ctx.b, shifted, lowest=lowest, tolerance=tolerance, max_bits=max_bits)
+
+
+def _note_exp(ctx: Context, node: Node, form: ExpForm, frac_bits: int, max_bits: int) -> None:
+    error = exp_error(form, min(frac_bits + form.squarings, max_bits))
+    ctx.uses(f"{node.op}: exp", form.name, f"[{form.lowest:g}, 0]", error)
+
+
+def _note_reciprocal(ctx: Context, node: Node, sums: tuple[float, float], lean: bool) -> None:
+    bits, target = forms.reciprocal_format(lean)
+    domain = f"[{sums[0]:.3g}, {sums[1]:.3g}]"
+    ctx.uses(f"{node.op}: reciprocal", "Newton", domain, reciprocal_error(bits, target), relative=True)
+
+
+def _apply(
+    ctx: Context, node: Node, weights: RingNode, value: RingNode, keep: RingNode | None, sums: tuple[float, float]
+) -> RingNode:
+    """(weights V) / (sum of weights in the interval `sums`), both over kept keys only, from one product."""
+    b = ctx.b
+    length = value.type.shape[-2]
+    if keep is None:
+        applied = b.matmul(weights, value, bound=length * value.type.bound * 1.01)
+        total = b.sum(weights, len(weights.type.shape) - 1)
+    else:
+        applied, total = _kept_sums(ctx, weights, value, keep)
+    _note_reciprocal(ctx, node, sums, ctx.settings.lean)
+    r = forms.reciprocal_of_sum(b, total, *sums, lean=ctx.settings.lean, weighing=ctx.settings.reciprocal_start)
+    numerator = b.rescale(applied, ctx.f)
+    limit = 2.0 ** math.ceil(math.log2(value.type.bound * 1.02))
+    return b.rescale(b.mul(numerator, b.expand(r, numerator.type.shape), bound=limit), ctx.f, bound=ctx.bound(node))
+
+
+def _kept_sums(ctx: Context, weights: RingNode, value: RingNode, keep: RingNode) -> tuple[RingNode, RingNode]:
+    """(weights V, weights 1) over kept keys: one secure product; where the mask is public, the second is local."""
+    b = ctx.b
+    value = b.mul(b.expand(keep, value.type.shape), value, bound=value.type.bound)
+    ones = b.mul_int(b.expand(keep, (*value.type.shape[:-1], 1)), 2**ctx.f, ctx.f)
+    length, width = value.type.shape[-2:]
+    largest = length * weights.type.bound
+    if ones.type.public:
+        return b.matmul(weights, value, bound=largest * value.type.bound), b.matmul(weights, ones, bound=largest)
+    last = len(value.type.shape) - 1
+    both = b.matmul(weights, b.concat([value, ones], last), bound=largest * max(value.type.bound, 1.0))
+    return b.slice(both, last, 0, width), b.slice(both, last, width, width + 1)

@@ -1,0 +1,215 @@
+"""The text form of the ring IR: prints and parses back exactly (numbers by repr).
+
+    ring 64
+    r0 = input() {name="x", role="client"} : share[2,4] q16 <=8.0
+    r1 = param() {tensors=("w",)} : share[4,4] q16 <=1.0 @ "linear_0" "encoder.0" "linear"
+    r2 = matmul(r0, r1) : share[2,4] q32 <=32.0 @ "linear_0" "encoder.0" "linear" -> "linear_0"
+    r3 = repeat(r2) {carried=1, count=6} : share[] q0 <=0.0 {
+      b0 = arg() {index=0, kind="carried"} : share[2,4] q32 <=32.0
+      return "c0"=b0
+    }
+    r4 = take(r3) {index=0} : share[2,4] q32 <=32.0
+    r5 = reveal(r4) {name="y", to="client"} : share[2,4] q32 <=32.0
+    return "y"=r5
+
+After `:` stand publicity, shape, fractional bits and bound; after `@` the graph node, layer and graph operation a value
+comes from; after `->` the graph node whose result it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+from mpcc.compiler.errors import InternalError
+from mpcc.compiler.graph.ir import Attr
+from mpcc.compiler.ring.ir import RingGraph, RingNode, RingOrigin, RingType
+
+NAME = re.compile(r"[A-Za-z_][\w.]*")
+TOKEN = re.compile(
+    r"""\s*(?: (?P<string>"(?:[^"\\]|\\.)*")
+             | (?P<number>-?(?:inf|nan|\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![\w.]))
+             | (?P<name>[A-Za-z_][\w.]*)
+             | (?P<sign>->|<=|[=(){}\[\],:@]) )""",
+    re.VERBOSE,
+)
+CONSTANTS: dict[str, Attr] = {"None": None, "True": True, "False": False}
+
+
+# ** printing **
+def print_ring(graph: RingGraph) -> str:
+    """The text of `graph`, ending in a newline."""
+    return "\n".join([f"ring {graph.ring_bits}", *_lines(graph, "")]) + "\n"
+
+
+def _lines(graph: RingGraph, indent: str) -> list[str]:
+    lines: list[str] = []
+    for node in graph.nodes:
+        lines.append(f"{indent}{_head(node)}{' {' if node.body is not None else ''}")
+        if node.body is not None:
+            if node.body.ring_bits != graph.ring_bits:
+                raise InternalError(f"{node.name}: the body has another ring than the program")
+            lines += [*_lines(node.body, indent + "  "), f"{indent}}}"]
+    outputs = ", ".join(f"{json.dumps(name)}={_name(source)}" for name, source in graph.outputs)
+    return [*lines, f"{indent}return {outputs}".rstrip()]
+
+
+def _head(node: RingNode) -> str:
+    text = f"{_name(node.name)} = {_name(node.op)}({', '.join(_name(n) for n in node.inputs)})"
+    if node.attrs:
+        text += " {" + ", ".join(f"{_name(key)}={_value(value)}" for key, value in node.attrs) + "}"
+    text += f" : {_type(node.type)}"
+    if node.origin != RingOrigin():
+        origin = (node.origin.node, node.origin.layer, node.origin.graph_op)
+        text += " @ " + " ".join(json.dumps(part) for part in origin)
+    return text + (f" -> {json.dumps(node.result_of)}" if node.result_of else "")
+
+
+def _type(type: RingType) -> str:
+    shape = ",".join(map(str, type.shape))
+    return f"{'public' if type.public else 'share'}[{shape}] q{type.frac_bits} <={type.bound!r}".replace("q-", "q -")
+
+
+def _value(value: Attr) -> str:
+    if isinstance(value, tuple):
+        return "(" + "".join(f"{_value(v)}, " for v in value).removesuffix(" " if len(value) == 1 else ", ") + ")"
+    return json.dumps(value) if isinstance(value, str) else repr(value)
+
+
+def _name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise InternalError(f"{name!r} cannot be printed as a name")
+    return name
+
+
+# ** parsing **
+def parse_ring(text: str) -> RingGraph:
+    """The graph that `text` (from `print_ring`) describes; InternalError with the line if it is malformed."""
+    parser = _Parser(text)
+    parser.expect("ring")
+    graph = parser.graph(parser.integer())
+    if parser.position != len(parser.tokens):
+        raise parser.error("more text after the end")
+    return graph
+
+
+class _Parser:
+    """Recursive descent over (kind, text, line) tokens."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens: list[tuple[str, str, int]] = []
+        self.position = 0
+        end, stop, line = 0, len(text.rstrip()), 1
+        while end < stop:
+            match = TOKEN.match(text, end)
+            if match is None or match.lastgroup is None:
+                raise InternalError(f"ring text, line {line}: cannot read {text[end : end + 20].strip()!r}")
+            line += text.count("\n", end, match.end())
+            self.tokens.append((match.lastgroup, match[match.lastgroup], line))
+            end = match.end()
+
+    def error(self, what: str) -> InternalError:
+        line = self.tokens[min(self.position, len(self.tokens) - 1)][2] if self.tokens else 1
+        return InternalError(f"ring text, line {line}: {what}")
+
+    def peek(self) -> str:
+        return self.tokens[self.position][1] if self.position < len(self.tokens) else ""
+
+    def take(self, kind: str) -> str:
+        """The text of the next token, which has to be of `kind`."""
+        if self.position >= len(self.tokens) or self.tokens[self.position][0] != kind:
+            raise self.error(f"expected a {kind}, found {self.peek()!r}")
+        self.position += 1
+        return self.tokens[self.position - 1][1]
+
+    def accept(self, text: str) -> bool:
+        if self.peek() != text:
+            return False
+        self.position += 1
+        return True
+
+    def expect(self, text: str) -> None:
+        if not self.accept(text):
+            raise self.error(f"expected {text!r}, found {self.peek()!r}")
+
+    def integer(self) -> int:
+        text = self.take("number")
+        if not text.lstrip("-").isdigit():
+            raise self.error(f"expected an integer, found {text!r}")
+        return int(text)
+
+    def string(self) -> str:
+        return str(json.loads(self.take("string")))
+
+    def graph(self, ring_bits: int) -> RingGraph:
+        nodes: list[RingNode] = []
+        while not self.accept("return"):
+            nodes.append(self.node(ring_bits))
+        outputs: list[tuple[str, str]] = []
+        while self.position < len(self.tokens) and self.tokens[self.position][0] == "string":
+            name = self.string()
+            self.expect("=")
+            outputs.append((name, self.take("name")))
+            self.accept(",")
+        return RingGraph(tuple(nodes), tuple(outputs), ring_bits)
+
+    def node(self, ring_bits: int) -> RingNode:
+        name = self.take("name")
+        self.expect("=")
+        op = self.take("name")
+        self.expect("(")
+        inputs: list[str] = []
+        while not self.accept(")"):
+            inputs.append(self.take("name"))
+            self.accept(",")
+        attrs = self.attrs() if self.accept("{") else ()
+        self.expect(":")
+        node = RingNode(name, op, tuple(inputs), attrs, self.type())
+        if self.accept("@"):
+            node = replace(node, origin=RingOrigin(self.string(), self.string(), self.string()))
+        if self.accept("->"):
+            node = replace(node, result_of=self.string())
+        if self.accept("{"):
+            node = replace(node, body=self.graph(ring_bits))
+            self.expect("}")
+        return node
+
+    def attrs(self) -> tuple[tuple[str, Attr], ...]:
+        result: list[tuple[str, Attr]] = []
+        while not self.accept("}"):
+            key = self.take("name")
+            self.expect("=")
+            result.append((key, self.value()))
+            self.accept(",")
+        return tuple(result)
+
+    def value(self) -> Attr:
+        if self.accept("("):
+            items: list[Attr] = []
+            while not self.accept(")"):
+                items.append(self.value())
+                self.accept(",")
+            return tuple(items)
+        if self.peek() in CONSTANTS:
+            return CONSTANTS[self.take("name")]
+        if self.peek().startswith('"'):
+            return self.string()
+        text = self.take("number")
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+
+    def type(self) -> RingType:
+        publicity = self.take("name")
+        if publicity not in ("share", "public"):
+            raise self.error(f"expected share or public, found {publicity!r}")
+        self.expect("[")
+        shape: list[int] = []
+        while not self.accept("]"):
+            shape.append(self.integer())
+            self.accept(",")
+        scale = self.take("name")
+        frac_bits = self.integer() if scale == "q" else int(scale.removeprefix("q"))
+        self.expect("<=")
+        text = self.take("number")
+        bound = int(text) if text.isdigit() else float(text)
+        return RingType(tuple(shape), frac_bits, bound, publicity == "public")

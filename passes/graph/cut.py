@@ -1,0 +1,106 @@
+"""The cut stage: split a labelled graph at the cheapest boundary.
+
+Everything secret runs in MPC. A value that one role can compute may still be moved into MPC when that is free there
+(layout, casts) and the operand is smaller to share than the result: a [B, S] mask instead of its [B, 1, S, S]
+expansion. Choosing the shared values is a minimum cut (networkx) with the bytes to share a value as capacities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import networkx as nx
+
+from mpcc.compiler.graph.ir import Graph, Node, attributes, without_dead_nodes
+from mpcc.compiler.ops.base import FLOATS
+
+SHARE_BYTES = 8  # per ring element, whoever shares it
+FREE_IN_MPC = frozenset({"reshape", "permute", "expand", "slice", "concat", "cast"})
+_WHOLE_OPS = frozenset({"one_hot", "first_kept"})  # 0 or 1 in a float tensor
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What each role computes.
+
+    `client`: inputs -> shared tensors, by the name of the graph node. `prepared`: values computed once, when the
+    program is compiled: (new tensor name, node, visibility). `mpc`: the rest; its inputs are the client's tensors.
+    """
+
+    client: Graph
+    prepared: tuple[tuple[str, str, str], ...]
+    mpc: Graph
+
+
+def cut(graph: Graph) -> Regions:
+    """Split `graph` (visibilities and sites filled in) into regions."""
+    moved = moved_into_mpc(graph, ("client",)) | moved_into_mpc(graph, ("provider", "compile"))
+    inside = {n.name for n in graph.nodes if n.site == "mpc"} | moved
+    boundary = _boundary(graph, inside)
+    shared = [n for n in boundary if n.site == "client"]
+    prepared = [n for n in boundary if n.site in ("provider", "compile") and not n.is_leaf]
+    names = {n.name: _tensor_name(n) for n in prepared}
+
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.name in inside:
+            nodes.append(replace(node, site="mpc"))
+        elif node in shared:
+            role = "public" if node.visibility == "public" else "client"
+            nodes.append(
+                replace(node, op="input", inputs=(), attrs=attributes(role=role, whole=_is_whole(graph, node)))
+            )
+        elif node.name in names:
+            nodes.append(replace(node, op="param", inputs=(), attrs=attributes(tensor=names[node.name])))
+        elif node in boundary:
+            nodes.append(node)
+    mpc = Graph(tuple(nodes), tuple((k, v) for k, v in graph.outputs if v in inside))
+    client_outputs = tuple((n.name, n.name) for n in shared)
+    client = without_dead_nodes(
+        Graph(tuple(n for n in graph.nodes if n.name not in inside or n.is_leaf), client_outputs)
+    )
+    return Regions(client, tuple((names[n.name], n.name, n.visibility) for n in prepared), mpc)
+
+
+def _tensor_name(node: Node) -> str:
+    return f"{'derived' if node.visibility == 'provider' else 'folded'}.{node.name}"
+
+
+def _is_whole(graph: Graph, node: Node) -> bool:
+    """Whether the value holds whole numbers only, whatever its element type."""
+    if node.op in FREE_IN_MPC:
+        return all(_is_whole(graph, graph[name]) for name in node.inputs)
+    return node.type.dtype not in FLOATS or node.op in _WHOLE_OPS
+
+
+def _boundary(graph: Graph, inside: set[str]) -> list[Node]:
+    read = {source for node in graph.nodes if node.name in inside for source in node.inputs}
+    return [node for node in graph.nodes if node.name in read and node.name not in inside]
+
+
+def moved_into_mpc(graph: Graph, sites: Iterable[str]) -> set[str]:
+    """Nodes of these sites that are better computed in MPC, by minimum cut between source (outside) and sink (MPC)."""
+    own = {n.name for n in graph.nodes if n.site in set(sites)}
+    users = graph.users()
+    flow = nx.DiGraph()
+    flow.add_nodes_from(["outside", "mpc"])
+    for name in own:
+        node = graph[name]
+        consumers = [u for u in users[name] if u in own or graph[u].site == "mpc"]
+        if not any(graph[u].site == "mpc" for u in consumers) and not any(u in own for u in consumers):
+            continue
+        flow.add_edge(name, f"share:{name}", capacity=node.type.elements * SHARE_BYTES)
+        if node.is_leaf or node.op not in FREE_IN_MPC:
+            flow.add_edge("outside", name)  # no capacity: infinite
+        else:
+            flow.add_edge("outside", name, capacity=1e-3)  # ties: leave work with its owner
+        for user in consumers:
+            target = "mpc" if graph[user].site == "mpc" else user
+            flow.add_edge(f"share:{name}", target)
+            if user in own:
+                flow.add_edge(user, name)  # a value computed outside cannot read one computed in MPC
+    if flow.number_of_edges() == 0:
+        return set()
+    _, (_, sink_side) = nx.minimum_cut(flow, "outside", "mpc")
+    return {name for name in own if name in sink_side}

@@ -1,0 +1,151 @@
+"""Recognise attention that was written out, and masks that are boolean at heart.
+
+    %s = matmul(%q, %kt)                        Result:
+    %t = scale(%s) {factor=0.125}               %k = permute(%kt)
+    %u = add(%t, %mask)                         %y = attention(%q, %k, %v, %mask) {mask="additive", scale=0.125}
+    %p = softmax(%u) {dim=3}
+    %y = matmul(%p, %v)
+
+An additive mask that is 0 where something is kept and very negative elsewhere becomes that boolean with mask="keep".
+The two differ only in rows in which nothing is kept, whose result no model reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
+from mpcc.passes.graph.rewriting import Rewriter, rewrite
+
+# Below this an additive mask leaves nothing of a score: exp(-1e4) is 0 in every format used here.
+VERY_NEGATIVE = -1e4
+_LAYOUT = {"expand": "shape", "reshape": "shape", "permute": "dims"}
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The pieces of softmax(scale q k^T + mask)."""
+
+    q: str
+    kt: str
+    scale: float
+    mask: str = ""
+    kind: str = "none"
+
+
+def fuse_attention(graph: Graph, tensors: Mapping[str, torch.Tensor]) -> Graph:
+    """Fuse attention, then normalise the masks of all attention in the graph. Reads only constants."""
+    fused = without_dead_nodes(rewrite(graph, tensors, {"matmul": (_attention,)}))
+    return without_dead_nodes(rewrite(fused, tensors, {"attention": (_keep_mask,)}))
+
+
+def _attention(rw: Rewriter, node: Node) -> str | None:
+    softmax = rw.nodes[node.inputs[0]]
+    if softmax.op != "softmax" or softmax.attr("dim") != len(softmax.type.shape) - 1 or not rw.once(softmax.name):
+        return None
+    scores = _scores(rw, rw.nodes[softmax.inputs[0]])
+    if scores is None:
+        return None
+    rank = len(rw.type(scores.kt).shape)
+    k = rw.emit("permute", [scores.kt], dims=(*range(rank - 2), rank - 1, rank - 2))
+    inputs = [scores.q, k, node.inputs[1]] + ([scores.mask] if scores.mask else [])
+    return rw.emit("attention", inputs, scale=scores.scale, mask=scores.kind)
+
+
+def _scores(rw: Rewriter, node: Node) -> _Scores | None:
+    if not rw.once(node.name):
+        return None
+    if node.op == "add":
+        for inner, mask in (node.inputs, node.inputs[::-1]):
+            found = _product(rw, rw.nodes[inner])
+            if found is not None and rw.type(inner) == node.type and rw.type(mask).dtype == node.type.dtype:
+                return _Scores(found.q, found.kt, found.scale, mask, "additive")
+        return None
+    if node.op == "where":
+        return _masked(rw, node)
+    return _product(rw, node)
+
+
+def _masked(rw: Rewriter, node: Node) -> _Scores | None:
+    """Scores overwritten by a very negative number where a condition holds (or does not)."""
+    condition, a, b = node.inputs
+    for inner, filler, dropped in ((b, a, True), (a, b, False)):
+        number, found = rw.uniform(filler), _product(rw, rw.nodes[inner])
+        if found is None or number is None or number > VERY_NEGATIVE or rw.type(inner) != node.type:
+            continue
+        keep = rw.emit("logical_not", [condition]) if dropped else condition
+        return _Scores(found.q, found.kt, found.scale, keep, "keep")
+    return None
+
+
+def _product(rw: Rewriter, node: Node) -> _Scores | None:
+    """scale * matmul(q, kt), the scale being optional."""
+    if not rw.once(node.name):
+        return None
+    if node.op == "scale":
+        inner, factor = _product(rw, rw.nodes[node.inputs[0]]), node.attr("factor")
+        if inner is None or not isinstance(factor, (int, float)):
+            return None
+        return _Scores(inner.q, inner.kt, inner.scale * factor)
+    return _Scores(node.inputs[0], node.inputs[1], 1.0) if node.op == "matmul" else None
+
+
+def _keep_mask(rw: Rewriter, node: Node) -> str | None:
+    if node.attr("mask") != "additive":
+        return None
+    keep = _kept(rw, node.inputs[3])
+    if keep is None:
+        return None
+    return rw.emit("attention", [*node.inputs[:3], keep], scale=node.attr("scale"), mask="keep")
+
+
+def _kept(rw: Rewriter, name: str) -> str | None:
+    """The boolean that an additive mask stands for, in the mask's shape."""
+    node = rw.nodes[name]
+    if node.op in _LAYOUT:
+        inner = _kept(rw, node.inputs[0])
+        return None if inner is None else rw.emit(node.op, [inner], **{_LAYOUT[node.op]: node.attr(_LAYOUT[node.op])})
+    if node.op == "where":
+        return _kept_where(rw, node)
+    return _kept_product(rw, node)
+
+
+def _kept_where(rw: Rewriter, node: Node) -> str | None:
+    condition, a, b = node.inputs
+    yes, no = rw.uniform(a), rw.uniform(b)
+    if yes is None or no is None or 0.0 not in (yes, no) or min(yes, no) > VERY_NEGATIVE:
+        return None
+    keep = condition if yes == 0 else rw.emit("logical_not", [condition])
+    return keep if rw.type(keep).shape == node.type.shape else rw.emit("expand", [keep], shape=node.type.shape)
+
+
+def _kept_product(rw: Rewriter, node: Node) -> str | None:
+    """(1 - m) * very negative, with m an integer or boolean that is 1 where something is kept."""
+    factor = node.attr("factor")
+    if node.op != "scale" or not isinstance(factor, (int, float)) or factor > VERY_NEGATIVE:
+        return None
+    shift = rw.nodes[node.inputs[0]]
+    if shift.op != "shift" or shift.attr("offset") != 1:
+        return None
+    minus = rw.nodes[shift.inputs[0]]
+    if minus.op != "scale" or minus.attr("factor") != -1:
+        return None
+    return _truth(rw, minus.inputs[0])
+
+
+def _truth(rw: Rewriter, name: str) -> str | None:
+    """A boolean of the same shape for a 0/1 mask that was an integer or boolean before it became a float."""
+    node = rw.nodes[name]
+    if node.type.dtype == "bool":
+        return name
+    if node.type.dtype in ("i32", "i64"):
+        return rw.emit("cast", [name], dtype="bool")
+    if node.op == "cast":
+        return _truth(rw, node.inputs[0])
+    if node.op in _LAYOUT:
+        inner = _truth(rw, node.inputs[0])
+        return None if inner is None else rw.emit(node.op, [inner], **{_LAYOUT[node.op]: node.attr(_LAYOUT[node.op])})
+    return None

@@ -1,0 +1,299 @@
+"""Sessions: weights are shared once, then parties that stay up answer any number of requests.
+
+All roles on this machine, or one role of several machines: a `Site` says which roles run here and where the others are.
+Every party runs in a folder of its own with nothing of another's in it:
+
+    <role>/Programs      the byte code (a link into the state, or into the folder where it was compiled)
+    <role>/Persistence   its shares (a link into its state)
+    <role>/Player-Data   its key, everybody's certificates, its input
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mpcc.compiler.errors import EngineError
+from mpcc.runtime.engine import Deployment, Int64, Measured, Provisioned, Served
+from mpcc.runtime.mp_spdz import state as states
+from mpcc.runtime.mp_spdz.build import NAME, compile_source, environment, party_command, working_folder
+from mpcc.runtime.mp_spdz.home import Home, find_home, party_binary, setup_of
+from mpcc.runtime.parties.keys import Identity, install, make_identity, write_private
+from mpcc.runtime.parties.processes import Limits, Party, run_parties
+from mpcc.runtime.parties.requests import Answer, Answers, Feeder
+from mpcc.runtime.parties.watchdog import Watchdog
+
+PROVISION, INFER, SERVE = "provision", "infer", "serve"
+_STOPPED = re.compile(r"^Stopped timer (\d+) at (\S+) \((\S+) MB, (\d+) rounds\)", re.MULTILINE)
+_INFERENCE, _WEIGHTS, _INPUTS, _OUTPUTS, _CONTROL = 1, 2, 3, 4, 5
+Count = tuple[float, int, int]  # seconds, bytes, rounds
+Stage = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Site:
+    """The roles that run here with their keys, everybody's certificates by common name, and the addresses of all
+    players (host:port); without addresses everybody is on this machine."""
+
+    identities: dict[str, Identity]
+    certificates: dict[str, bytes]
+    addresses: tuple[str, ...] | None = None
+
+
+def local_site(protocol: str) -> Site:
+    """All roles on this machine, with keys for one run."""
+    identities = {role: make_identity(player) for player, role in enumerate(setup_of(protocol).roles)}
+    return Site(identities, {i.name: i.certificate for i in identities.values()})
+
+
+# ** provisioning **
+def provision(
+    program: Deployment,
+    weights: Int64 | None,
+    state: Path,
+    site: Site | None = None,
+    *,
+    home: Path | None = None,
+    limits: Limits | None = None,
+    on_stage: Stage = lambda stage: None,
+) -> Provisioned:
+    """Share the private weights (None where the provider is not here) and store the shares below `state`.
+
+    Both modes are compiled unless byte code of this very program stands there. The old state stays until the new one is
+    complete. EngineError as `serve`.
+    """
+    if "provider" in (here := site or local_site(program.protocol)).identities:
+        _check_weights(program, weights)
+    found = find_home(home)
+    binary = party_binary(found, program.protocol)
+    staged: dict[str, Path] = {}
+    with working_folder() as (work, watchdog):
+        try:
+            for role in here.identities:
+                staged[role] = states.staging(state, role)
+            seconds = _byte_code(program, found, state, staged, work, watchdog, on_stage)
+            head = None if weights is None else np.append(weights, np.int64(states.SEAL))
+            parties = [_party(role, folder, work, here, program, binary, PROVISION) for role, folder in staged.items()]
+            for party in parties:
+                _give(party, head if party.role == "provider" and head is not None else np.zeros(0, np.int64))
+            on_stage("provision")
+            try:
+                run_parties(parties, watchdog, environment(), limits or Limits(), here.addresses)
+            except EngineError as error:
+                states.check_room(state, error)
+                raise
+            for party in parties:
+                own = weights if party.role == "provider" else None
+                states.seal_state(staged[party.role], party.role, party.player, program, _version(found), own)
+            for role, folder in staged.items():
+                states.install_state(folder, state, role)
+            sent = [_counts(p).get(_WEIGHTS, [(0.0, 0, 0)])[-1] for p in parties]
+            return Provisioned(
+                program.private_elements, sum(b for _, b, _ in sent), max(s for s, _, _ in sent), seconds, seconds > 0
+            )
+        finally:
+            for folder in staged.values():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_weights(program: Deployment, weights: Int64 | None) -> None:
+    if weights is None or weights.size != program.private_elements:
+        raise EngineError(
+            f"the provider has {0 if weights is None else weights.size} weights, the program takes "
+            f"{program.private_elements}",
+            todo="use the weights that the program was compiled with",
+        )
+
+
+def _byte_code(
+    program: Deployment,
+    home: Home,
+    state: Path,
+    staged: dict[str, Path],
+    work: Path,
+    watchdog: Watchdog,
+    on_stage: Stage,
+) -> float:
+    """Put the byte code of both modes into every staged folder; seconds of compiling, 0 if it was there."""
+    if all(states.has_byte_code(state, role, program, _version(home)) for role in staged):
+        for role, folder in staged.items():
+            shutil.copytree(state / role / states.PROGRAMS, folder / states.PROGRAMS)
+        return 0.0
+    on_stage("compile")
+    seconds = sum(
+        compile_source(program.source, program.protocol, home, work / "program", watchdog, mode)
+        for mode in (PROVISION, INFER)
+    )
+    for folder in staged.values():
+        shutil.copytree(work / "program" / "Programs", folder / states.PROGRAMS)
+    return seconds
+
+
+def _version(home: Home) -> str:
+    return ".".join(map(str, home.version))
+
+
+# ** serving **
+def serve(
+    program: Deployment,
+    requests: Iterable[Int64] | None,
+    *,
+    weights: Int64 | None = None,
+    state: Path | None = None,
+    site: Site | None = None,
+    home: Path | None = None,
+    limits: Limits | None = None,
+    on_stage: Stage = lambda stage: None,
+    on_answer: Callable[[int, Answer], None] = lambda number, answer: None,
+) -> Served:
+    """Answer the client's requests (None where the client is not here) in one session of all parties.
+
+    With `state` the shares stored there are used; without, `weights` are shared first. `on_answer` gets number and
+    outputs of each request as they come.
+    EngineError, with every process ended and the working folder removed: MP-SPDZ is missing or too old, a state is not
+    this program's or not whole, a party fails or stalls.
+    """
+    here = site or local_site(program.protocol)
+    if "client" in here.identities and requests is None:
+        raise EngineError("the client has no requests")
+    found = find_home(home)
+    binary = party_binary(found, program.protocol)
+    if state is None and "provider" in here.identities:
+        _check_weights(program, weights)
+    for role in here.identities if state is not None else ():
+        assert state is not None
+        states.check_state(state, role, program, _version(found))
+    with working_folder() as (work, watchdog):
+        seconds = 0.0
+        if state is None:
+            on_stage("compile")
+            seconds = compile_source(program.source, program.protocol, found, work / "program", watchdog, SERVE)
+        mode = SERVE if state is None else INFER
+        parties = [
+            _party(role, work / "program" if state is None else state / role, work, here, program, binary, mode)
+            for role in here.identities
+        ]
+        own = weights if state is None else None
+        answers = _run(program, parties, requests, own, here, watchdog, limits, on_stage, on_answer)
+        on_stage("read")
+        return _served(program, parties, answers, seconds)
+
+
+def _run(
+    program: Deployment,
+    parties: Sequence[Party],
+    requests: Iterable[Int64] | None,
+    weights: Int64 | None,
+    site: Site,
+    watchdog: Watchdog,
+    limits: Limits | None,
+    on_stage: Stage,
+    on_answer: Callable[[int, Answer], None],
+) -> Answers | None:
+    """Run the parties, feeding the client's; what it received (None if it is not here)."""
+    feeder, answers = None, None
+    try:
+        for party in parties:
+            if party.role == "client" and requests is not None:
+                data = party.folder / "Player-Data"
+                answers = Answers(data / "Binary-Output-P0-0", program.outputs, on_answer)
+                feeder = Feeder(_input(party), program.public_stream, requests, program.client_elements)
+            elif party.role == "provider" and weights is not None:
+                _give(party, np.concatenate([program.public_stream, weights]))
+            else:
+                _give(party, program.public_stream)
+
+        def watch() -> None:
+            if feeder is not None and answers is not None:
+                feeder.check()
+                answers.collect()
+
+        on_stage("run")
+        run_parties(list(parties), watchdog, environment(), limits or Limits(), site.addresses, watch)
+        watch()
+        return answers
+    finally:
+        if feeder is not None:
+            feeder.close()
+
+
+# ** the parties' folders **
+def _party(role: str, source: Path, work: Path, site: Site, program: Deployment, binary: Path, mode: str) -> Party:
+    """A party's working folder, whose byte code and shares stand in `source`."""
+    folder, player = work / role, setup_of(program.protocol).roles.index(role)
+    data = folder / "Player-Data"
+    data.mkdir(parents=True, mode=0o700)
+    (folder / "Programs").symlink_to((source / "Programs").resolve())
+    if mode != SERVE:
+        (folder / states.SHARES).symlink_to((source / states.SHARES).resolve())
+    install(data, site.identities[role], site.certificates)
+    return Party(player, role, folder, party_command(binary, player, mode))
+
+
+def _input(party: Party) -> Path:
+    return party.folder / "Player-Data" / f"Input-Binary-P{party.player}-0"
+
+
+def _give(party: Party, stream: Int64) -> None:
+    write_private(_input(party), stream.astype("<i8").tobytes())
+
+
+# ** results **
+def _counts(party: Party) -> dict[int, list[Count]]:
+    """What each timer showed each time it was stopped; timers add up."""
+    result: dict[int, list[Count]] = {}
+    for n, s, mb, r in _STOPPED.findall(party.stdout.read_text("utf-8", "replace")):
+        result.setdefault(int(n), []).append((float(s), round(float(mb) * 1e6), int(r)))
+    return result
+
+
+def _between(counts: Sequence[Count], number: int) -> Count:
+    """What the timer counted between stopping for the time before and stopping for time `number`."""
+    (s0, b0, r0), (s1, b1, r1) = counts[number - 1] if number else (0.0, 0, 0), counts[number]
+    return s1 - s0, b1 - b0, r1 - r0
+
+
+def _served(program: Deployment, parties: Sequence[Party], answers: Answers | None, seconds: float) -> Served:
+    counts = [_counts(p) for p in parties]
+    done = len(answers.done) if answers is not None else len(counts[0].get(_INFERENCE, ()))
+    for party, own in zip(parties, counts, strict=True):
+        if _WEIGHTS not in own or any(len(own.get(t, ())) != done for t in (_INFERENCE, _INPUTS, _OUTPUTS)):
+            raise EngineError("a party did not report what it sent", where=f"party {party.player}")
+        if len(own.get(_CONTROL, ())) != done + 1:
+            raise EngineError("a party did not report what it sent", where=f"party {party.player}")
+    if not done or (answers is not None and answers.rest):
+        raise EngineError("the client received less than the program promises", where="party 0")
+    measured = tuple(_one(counts, number) for number in range(done))
+    weights = [own[_WEIGHTS][-1] for own in counts]
+    return Served(
+        tuple(answers.done) if answers is not None else tuple({} for _ in range(done)),
+        measured,
+        tuple(p.player for p in parties),
+        sum(b for _, b, _ in weights),
+        max(s for s, _, _ in weights),
+        seconds,
+        sum(own[_CONTROL][-1][1] for own in counts),
+    )
+
+
+def _one(counts: Sequence[dict[int, list[Count]]], number: int) -> Measured:
+    """One inference by itself."""
+    inference = [_between(own[_INFERENCE], number) for own in counts]
+    around = [_between(own[timer], number)[1] for own in counts for timer in (_INPUTS, _OUTPUTS)]
+    control = [_between(own[_CONTROL], number + 1)[1] for own in counts]
+    return Measured(
+        engine=NAME,
+        bytes_by_party=tuple(b for _, b, _ in inference),
+        rounds_by_party=tuple(r for *_, r in inference),
+        seconds=max(s for s, _, _ in inference),
+        provisioning_bytes=0,
+        provisioning_seconds=0.0,
+        input_bytes=sum(around),
+        compile_seconds=0.0,
+        control_bytes=sum(control),
+    )

@@ -1,0 +1,118 @@
+"""hosts.toml: where each role runs and by which certificate it is known. The same file serves every role.
+
+    [client]
+    host = "client.example.org"
+    port = 5000
+    certificate = "client.pem"        # relative to this file
+    fingerprint = "sha256:5f..."
+
+and so on for each role. A role's own key stands beside its certificate (client.key), or is named by `key`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpcc.compiler.errors import EngineError, MpccError
+from mpcc.runtime.mp_spdz.home import SETUPS, setup_of
+from mpcc.runtime.mp_spdz.session import Site
+from mpcc.runtime.parties.keys import Identity, check_certificate, check_pair
+
+_HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$")
+_FIELDS = {"host": str, "port": int, "certificate": str, "fingerprint": str}
+
+
+@dataclass(frozen=True)
+class Host:
+    """One role's entry; paths are absolute or relative to the working directory."""
+
+    role: str
+    address: str
+    certificate: Path
+    key: Path
+    fingerprint: str
+
+
+def read_hosts(path: Path, protocol: str) -> tuple[Host, ...]:
+    """The entries of the protocol's roles, by player.
+
+    Raises:
+        MpccError: not readable, not TOML, or an entry is missing or wrong.
+    """
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise MpccError(f"cannot read the hosts: {error.strerror}", where=str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MpccError(f"the file of hosts is not TOML: {error}", where=str(path)) from None
+    hosts = tuple(_host(path, table, role) for role in setup_of(protocol).roles)
+    if len({h.address for h in hosts}) < len(hosts):
+        raise MpccError("two roles have the same host and port", where=str(path))
+    return hosts
+
+
+def _host(path: Path, table: dict[str, Any], role: str) -> Host:
+    entry = table.get(role)
+    if not isinstance(entry, dict):
+        raise MpccError(f"the file of hosts has no [{role}]", where=str(path))
+    for field, kind in _FIELDS.items():
+        if not isinstance(entry.get(field), kind) or isinstance(entry.get(field), bool):
+            raise MpccError(f"[{role}] has no {field}", where=str(path))
+    if not _HOST.match(entry["host"]) or not 0 < entry["port"] < 1 << 16:
+        raise MpccError(f"[{role}] has a host or port that cannot be", where=str(path))
+    certificate = path.parent / entry["certificate"]
+    key = path.parent / str(entry["key"]) if "key" in entry else certificate.with_suffix(".key")
+    return Host(role, f"{entry['host']}:{entry['port']}", certificate, key, entry["fingerprint"])
+
+
+def site_of(path: Path, role: str, protocol: str) -> Site:
+    """The one role that runs here, after every certificate was checked.
+
+    Raises:
+        MpccError: the file of hosts is wrong, or there is no such role.
+        EngineError: a certificate is missing, expired or another than expected; the key is missing, open to others, or
+            not the certificate's.
+    """
+    hosts = read_hosts(path, protocol)
+    certificates = {}
+    for player, host in enumerate(hosts):
+        content = _read(host.certificate, f"the certificate of the {host.role}")
+        check_certificate(content, host.role, player, host.fingerprint)
+        certificates[f"P{player}"] = content
+    player = player_of(role, protocol)
+    own = hosts[player]
+    key = _read(own.key, f"the key of the {role}")
+    if own.key.stat().st_mode & 0o077:
+        raise EngineError(f"the key of the {role} can be read by others", where=str(own.key), todo="chmod 600 it")
+    identity = Identity(f"P{player}", certificates[f"P{player}"], key)
+    check_pair(identity, role)
+    return Site({role: identity}, certificates, tuple(h.address for h in hosts))
+
+
+def player_of(role: str, protocol: str | None = None) -> int:
+    """The player's number of a role, in one protocol or in the first that has it. MpccError if there is none."""
+    setups = [setup_of(protocol)] if protocol is not None else list(SETUPS.values())
+    for setup in setups:
+        if role in setup.roles:
+            return setup.roles.index(role)
+    known = dict.fromkeys(r for s in setups for r in s.roles)
+    raise MpccError(f"there is no role {role!r}", todo=f"roles: {', '.join(known)}")
+
+
+def entry_of(role: str, certificate: Path, print_: str) -> str:
+    """The lines for hosts.toml that a new certificate needs."""
+    return (
+        f'[{role}]\nhost = "127.0.0.1"\nport = {5000 + player_of(role)}\ncertificate = "{certificate.name}"\n'
+        f'fingerprint = "{print_}"\n'
+    )
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EngineError(f"cannot read {what}: {error.strerror}", where=str(path)) from None

@@ -1,0 +1,103 @@
+"""No orphans: a small process that outlives its parent just long enough to clean up after it.
+
+The parent tells it which process groups it started. When the parent is gone, however it ended, the pipe closes, and the
+watchdog ends what is still registered and removes the working folder (which holds keys and a client's input).
+Run as a script, with the folder to remove (or nothing) as its argument; it imports nothing of mpcc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+
+
+class Watchdog:
+    """Guards the process groups and the folder of one job, as a context manager."""
+
+    def __init__(self, folder: Path, *, keep: bool) -> None:
+        """The folder is removed on leaving the context, or when this process dies, unless `keep`."""
+        self.folder, self.keep = folder, keep
+        self.groups: set[int] = set()
+        command = [sys.executable, "-I", str(Path(__file__).resolve()), *([] if keep else [str(folder)])]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+
+    def start(
+        self, command: list[str], *, cwd: Path, env: dict[str, str], stdout: Path, stderr: Path
+    ) -> subprocess.Popen[bytes]:
+        """Start a process in a group of its own, its output going to files."""
+        with stdout.open("wb") as out, stderr.open("wb") as err:
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                umask=0o077,
+            )
+        self.groups.add(process.pid)
+        self._tell(f"+{process.pid}")
+        return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """End a process and all that it started, and wait until it is gone."""
+        kill_group(process.pid)
+        process.wait()
+        self.groups.discard(process.pid)
+        self._tell(f"-{process.pid}")
+
+    def __enter__(self) -> Watchdog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for group in self.groups:
+            kill_group(group)
+        if not self.keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        self.process.wait()
+
+    def _tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # a dead watchdog must not end the run
+            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.flush()
+
+
+def kill_group(group: int) -> None:
+    """SIGKILL to a process group, if it still exists."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def main() -> None:
+    """Follow the parent's messages until it is gone, then clean up."""
+    groups: set[int] = set()
+    for line in sys.stdin:
+        (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+    for group in groups:
+        kill_group(group)
+    if len(sys.argv) > 1:
+        shutil.rmtree(sys.argv[1], ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""Sessions on SPU: the weights are shared once, then parties that stay up answer any number of requests.
+
+All roles on this machine, or one role of several machines (`Site`). The parties speak over TLS; each is given its own
+values only, and only the client reconstructs. Everything happens in a private temporary folder, which is removed
+afterwards (unless MPCC_KEEP_WORK=1).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpcc.backends.spu.program import StableHlo
+from mpcc.compiler.errors import EngineError
+from mpcc.runtime.engine import Int64, Measured
+from mpcc.runtime.mp_spdz.session import Site
+from mpcc.runtime.parties.keys import make_identity
+from mpcc.runtime.parties.processes import Limits, Party, run_parties
+from mpcc.runtime.parties.requests import Answers, Feeder
+from mpcc.runtime.parties.watchdog import Watchdog
+from mpcc.runtime.spu import party as spu_party
+from mpcc.runtime.spu.folders import (
+    Array,
+    check_visibilities,
+    compile_program,
+    environment,
+    prepare,
+    request_of,
+    values_of,
+)
+from mpcc.runtime.spu.peers import PeerWatch
+from mpcc.runtime.spu.protocols import DEFAULT_PROTOCOL, NAME, installed_version, protocol_of
+
+KEEP = "MPCC_KEEP_WORK"
+_SENT = re.compile(r"Link details: total send bytes (\d+).*?send actions (\d+)")
+_REFUSED = (b"certificate verify failed", b"unknown ca", b"CERTIFICATE_VERIFY_FAILED")
+Tensors = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class SpuServed:
+    """A session: an answer for every request in order (outputs by name; empty where the client is not here).
+
+    `measured` is each inference alone, of the parties that ran here; `players` says which these are. `weights_bytes`
+    and `weights_seconds` are sharing the weights, before the first inference.
+    """
+
+    answers: tuple[dict[str, Array], ...]
+    measured: tuple[Measured, ...]
+    players: tuple[int, ...]
+    weights_bytes: int
+    weights_seconds: float
+    compile_seconds: float
+
+
+def local_site(protocol: str) -> Site:
+    """All roles on this machine, with keys for one session."""
+    identities = {role: make_identity(player) for player, role in enumerate(protocol_of(protocol).roles)}
+    return Site(identities, {i.name: i.certificate for i in identities.values()})
+
+
+def serve(
+    program: StableHlo,
+    requests: Iterable[Tensors] | None,
+    *,
+    public: Tensors,
+    weights: Tensors | None,
+    protocol: str = DEFAULT_PROTOCOL,
+    site: Site | None = None,
+    limits: Limits | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+    on_answer: Callable[[int, dict[str, Array]], None] = lambda number, answer: None,
+) -> SpuServed:
+    """Compile the program and answer the client's requests (None where the client is not here) in one session.
+
+    Args:
+        requests: the client's arguments by tensor; one is asked for when the one before is on its way.
+        public: what everybody holds, by tensor.
+        weights: the provider's, by tensor; None where the provider is not here.
+        site: the roles that run here and where the others are; by default all roles are here.
+        on_stage: called with "compile", "run" and "read" as they begin.
+        on_answer: called with number and outputs of each request as they come.
+
+    Raises:
+        EngineError: with every process ended and the folder removed. The wheel is missing, a value does not belong to
+            the owner that the program names, the engine refuses the program, or a party fails, stalls or is not known.
+    """
+    installed_version()
+    here = site or local_site(protocol)
+    if "client" in here.identities and requests is None:
+        raise EngineError("the client has no requests")
+    check_visibilities(program, public)
+    own = values_of(program, "provider", weights or {}) if "provider" in here.identities else {}
+    chosen = limits or Limits()
+    with _working_folder() as (work, watchdog):
+        on_stage("compile")
+        seconds = compile_program(program, work / "program", watchdog)
+        parties = prepare(program, protocol, public, own, here, chosen, work)
+        on_stage("run")
+        roles = protocol_of(protocol).roles
+        peers = None if here.addresses is None else PeerWatch(parties, here.addresses, roles)
+        answers = _run(program, parties, requests, here, peers, watchdog, chosen, on_answer)
+        on_stage("read")
+        return _served(program, parties, answers, seconds)
+
+
+@contextmanager
+def _working_folder() -> Iterator[tuple[Path, Watchdog]]:
+    try:
+        work = Path(tempfile.mkdtemp(prefix="mpcc-spu-"))  # mode 0700
+        with Watchdog(work, keep=os.environ.get(KEEP) == "1") as watchdog:
+            yield work, watchdog
+    except OSError as error:
+        raise EngineError(
+            f"the working folder or a process of it cannot be used: {error.strerror or error}",
+            where=tempfile.gettempdir(),
+            todo="make room there, or set TMPDIR to another folder",
+        ) from error
+
+
+def _run(
+    program: StableHlo,
+    parties: Sequence[Party],
+    requests: Iterable[Tensors] | None,
+    site: Site,
+    peers: PeerWatch | None,
+    watchdog: Watchdog,
+    limits: Limits,
+    on_answer: Callable[[int, dict[str, Array]], None],
+) -> Answers | None:
+    """Run the parties, feeding the client's; what it received (None if it is not here)."""
+    feeder, answers = None, None
+    client = next((p for p in parties if p.role == "client"), None)
+    if client is not None and requests is not None:
+        elements = sum(int(np.prod(i.shape)) for i in program.inputs if i.owner == "client")
+        results = tuple((o.name, int(np.prod(o.shape))) for o in program.outputs)
+
+        def answered(number: int, answer: dict[str, Int64]) -> None:
+            on_answer(number, _floats(program, answer))
+
+        answers = Answers(client.folder / "answers.bin", results, answered)
+        stream = (request_of(program, values) for values in requests)
+        feeder = Feeder(client.folder / "requests", np.zeros(0, np.int64), stream, elements)
+
+    def watch() -> None:
+        if feeder is not None and answers is not None:
+            feeder.check()
+            answers.collect()
+        if peers is not None:
+            peers.check()
+
+    try:
+        run_parties(list(parties), watchdog, environment(), limits, site.addresses, watch)
+        watch()
+        return answers
+    except EngineError:
+        if any(_turned_away(party) for party in parties):
+            raise EngineError(
+                "a party was turned away: its certificate is not one of those agreed on",
+                where="the parties' link",
+                todo="give every party the same certificates",
+            ) from None
+        raise
+    finally:
+        if feeder is not None:
+            feeder.close()
+
+
+def _turned_away(party: Party) -> bool:
+    """Whether TLS, and nothing later, kept this party from being connected."""
+    if not party.stderr.exists() or spu_party.CONNECTED.encode() in party.stdout.read_bytes():
+        return False
+    log = party.stderr.read_bytes()
+    return any(word in log for word in _REFUSED)
+
+
+# ** results **
+def _floats(program: StableHlo, answer: Mapping[str, Int64]) -> dict[str, Array]:
+    """An answer's bits as the numbers that they are."""
+    return {o.name: answer[o.name].view(np.float64).astype(np.float32).reshape(o.shape) for o in program.outputs}
+
+
+def _served(program: StableHlo, parties: Sequence[Party], answers: Answers | None, seconds: float) -> SpuServed:
+    """Put the answers, the parties' reports and the engine's own counters together."""
+    reports = [_report(party) for party in parties]
+    counts = [_sent(party) for party in parties]
+    done = len(answers.done) if answers is not None else len(counts[0])
+    for party, report, count in zip(parties, reports, counts, strict=True):
+        if len(count) != done or len(report) != done + 1:
+            raise EngineError("a party did not report what it sent", where=f"party {party.player}")
+    if not done or (answers is not None and answers.rest):
+        raise EngineError("the client received less than the program promises", where="party 0")
+    measured = tuple(_one([c[n] for c in counts], [r[n + 1] for r in reports]) for n in range(done))
+    found = tuple(_floats(program, a) for a in answers.done) if answers is not None else tuple({} for _ in range(done))
+    return SpuServed(
+        found,
+        measured,
+        tuple(p.player for p in parties),
+        sum(int(r[0]["weights"]) for r in reports),
+        max(r[0]["seconds"] for r in reports),
+        seconds,
+    )
+
+
+def _report(party: Party) -> list[dict[str, Any]]:
+    path = party.folder / "report.jsonl"
+    return [json.loads(line) for line in path.read_text("ascii").splitlines()] if path.is_file() else []
+
+
+def _sent(party: Party) -> list[tuple[int, int]]:
+    """(bytes, messages) of each inference, as the engine logs them."""
+    log = party.stdout.read_text("utf-8", "replace") + party.stderr.read_text("utf-8", "replace")
+    return [(int(size), int(actions)) for size, actions in _SENT.findall(log)]
+
+
+def _one(counts: Sequence[tuple[int, int]], reports: Sequence[Mapping[str, Any]]) -> Measured:
+    """One inference by itself; its rounds are messages, an upper bound."""
+    return Measured(
+        engine=NAME,
+        bytes_by_party=tuple(size for size, _ in counts),
+        rounds_by_party=tuple(n for _, n in counts),
+        seconds=max(r["seconds"] for r in reports),
+        provisioning_bytes=0,
+        provisioning_seconds=0.0,
+        input_bytes=sum(int(r["input"]) for r in reports),
+        compile_seconds=0.0,
+        control_bytes=sum(int(r["control"]) for r in reports),
+    )
