@@ -11,11 +11,11 @@ import torch
 from benchmarks.marill_tasks import TOKENS, Task
 from benchmarks.marill_variants import OUT, Variant, folder_of
 from examples.sentiment.data import base_folder
+from mpcc.api import compile as compile_program
 from mpcc.compiler.frontend.partition import Partition
 from mpcc.marill.prefix import Example, padded_ids
 from mpcc.marill.saving import load
 from mpcc.program import Program
-from mpcc.program import compile as compile_program
 
 PROTOCOLS = ("ring", "dealer-ring", "semi2k", "hemi")
 SAMPLES, CHECKED = 8, 5
@@ -84,7 +84,7 @@ def measured(task: Task, variant: Variant, protocol: str, out: Path = OUT) -> Co
 
     The seconds are those of the fastest run: other work on the machine makes runs slower, never faster.
     """
-    from mpcc.program import load as load_program
+    from mpcc.api import load as load_program
 
     record = estimated(task, variant, protocol, out)
     if record.measured_bytes is not None or record.bytes_online > MEASURED_BELOW:
@@ -104,7 +104,7 @@ def measured(task: Task, variant: Variant, protocol: str, out: Path = OUT) -> Co
 
 def checked(task: Task, variant: Variant, protocol: str, out: Path = OUT) -> CostRecord:
     """Compare labels of the secure program on the emulator with PyTorch's."""
-    from mpcc.program import load as load_program
+    from mpcc.api import load as load_program
 
     record = estimated(task, variant, protocol, out)
     if record.checked:

@@ -63,8 +63,8 @@ def costs(model: nn.Module, base: Path, recipe: Recipe, data: Sequence[Example])
 
 
 def _estimate(model: nn.Module, base: Path, recipe: Recipe, data: Sequence[Example], protocol: str) -> Estimate:
+    from mpcc.api import compile
     from mpcc.compiler.frontend.partition import Partition
-    from mpcc.program import compile
 
     tokens = recipe.report.tokens or recipe.data.tokens
     calibration: list[dict[str, object]] = []

@@ -14,10 +14,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mpcc.api import compile, load, save
     from mpcc.compiler.cost import Cost
     from mpcc.compiler.errors import MpccError
     from mpcc.compiler.frontend.partition import Partition
-    from mpcc.program import Program, Result, compile, load, save
+    from mpcc.program import Program
+    from mpcc.result import Result
 
 __all__ = ["Cost", "MpccError", "Partition", "Program", "Result", "compile", "load", "save"]
 
@@ -26,10 +28,10 @@ _HOME = {
     "MpccError": "mpcc.compiler.errors",
     "Partition": "mpcc.compiler.frontend.partition",
     "Program": "mpcc.program",
-    "Result": "mpcc.program",
-    "compile": "mpcc.program",
-    "load": "mpcc.program",
-    "save": "mpcc.program",
+    "Result": "mpcc.result",
+    "compile": "mpcc.api",
+    "load": "mpcc.api",
+    "save": "mpcc.api",
 }
 
 

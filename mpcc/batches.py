@@ -12,7 +12,8 @@ from mpcc.compiler.errors import MpccError
 from mpcc.inputs import prepare_inputs
 
 if TYPE_CHECKING:
-    from mpcc.program import Program, Result
+    from mpcc.program import Program
+    from mpcc.result import Result
 
 
 def joined(

@@ -20,7 +20,8 @@ from mpcc.runtime.mp_spdz import state as states
 if TYPE_CHECKING:
     import torch
 
-    from mpcc.program import Program, Result
+    from mpcc.program import Program
+    from mpcc.result import Result
     from mpcc.runtime.mp_spdz.session import Site
     from mpcc.runtime.parties.processes import Limits
 

@@ -23,7 +23,8 @@ from mpcc.runtime.spu.protocols import DEFAULT_PROTOCOL, NAME
 from mpcc.runtime.spu.session import SpuServed
 
 if TYPE_CHECKING:
-    from mpcc.program import Program, Result
+    from mpcc.program import Program
+    from mpcc.result import Result
     from mpcc.runtime.mp_spdz.session import Site
     from mpcc.runtime.parties.processes import Limits
 
@@ -112,7 +113,7 @@ def _result(
     program: Program, values: Tensors, answer: Mapping[str, Array], measured: Measured | None, notes: tuple[str, ...]
 ) -> Result:
     """All outputs by name: what the client computed in clear, and what it received."""
-    from mpcc.program import Result
+    from mpcc.result import Result
 
     bundle = program.bundle
     client = {} if bundle.client is None else dict(bundle.client.graph.outputs)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mpcc.cli import files
+from mpcc.cli.console import note, stages, terminal
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,13 +18,8 @@ if TYPE_CHECKING:
     from mpcc.verify import Verification
 
 FAILED = 1
+_STAGES = 4  # of each sample
 _MARKS = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command("verify")(verify_command)
-    app.command("doctor")(doctor_command)
 
 
 def verify_command(
@@ -39,20 +37,18 @@ def verify_command(
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error comes from.")] = False,
 ) -> None:
     """Compare secure or emulated outputs with the float model; exit code 1 past the tolerance."""
-    from mpcc.cli import app as cli
-
-    given = cli.read_inputs(samples)
-    loaded = cli._load(program)
+    given = files.read_inputs(samples)
+    loaded = files.load(program)
     from mpcc.engine_choice import choose_engine
     from mpcc.verify import ModelReference, verify
 
     chosen, why = choose_engine(engine)
     if why:
-        cli._note(f"engine {chosen}: {why}")
+        note(f"engine {chosen}: {why}")
     reference = None
     if model is not None:
         reference = ModelReference(loaded, str(model), base=str(base) if base else None, allow_pickle=allow_pickle)
-    with cli._stages(cli.RUN_STAGES * len(given), silent=as_json) as stage:
+    with stages(_STAGES * len(given), silent=as_json) as stage:
         result = verify(
             loaded,
             given,
@@ -68,8 +64,8 @@ def verify_command(
         print(json.dumps(result.to_json(), indent=1))
     else:
         for warning in result.warnings:
-            cli._note(warning)
-        show_verification(cli._console(), result)
+            note(warning)
+        show_verification(terminal(), result)
     if not result.ok:
         raise typer.Exit(FAILED)
 
@@ -119,9 +115,7 @@ def doctor_command(
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error comes from.")] = False,
 ) -> None:
     """Say what is missing on this machine and what to do about it; exit code 1 if a check failed."""
-    from mpcc.cli import app as cli
-
-    loaded = cli._load(program) if program is not None else None
+    loaded = files.load(program) if program is not None else None
     from mpcc.doctor import examine
 
     lines = examine(loaded, hosts=hosts)
@@ -129,7 +123,7 @@ def doctor_command(
     if as_json:
         print(json.dumps({"ok": not failed, "checks": [vars(line) for line in lines]}, indent=1))
     else:
-        show_lines(cli._console(), lines)
+        show_lines(terminal(), lines)
     if failed:
         raise typer.Exit(FAILED)
 

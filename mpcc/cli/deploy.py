@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import datetime
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpcc.compiler.errors import InputError, MpccError
+from mpcc.cli import files
+from mpcc.cli.console import note, stages, terminal
+from mpcc.cli.options import JsonFlag, ProgramPath, StateOption, TracebackFlag
+from mpcc.compiler.errors import MpccError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from mpcc.compiler.cost import Cost
     from mpcc.program import Program
@@ -24,17 +26,7 @@ if TYPE_CHECKING:
     from mpcc.runtime.mp_spdz.session import Site
     from mpcc.runtime.parties.processes import Limits
 
-ProgramPath = Annotated[Path, typer.Argument(help="The program, prog.mpc; its bundle prog.mpcc stands beside it.")]
-StateOption = Annotated[Path | None, typer.Option(help="Folder of stored shares; prog.state unless given.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-TracebackFlag = Annotated[bool, typer.Option("--traceback", help="Show where an error comes from.")]
 _STAGES = 3
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `mpcc`."""
-    for name, command in (("provision", provision), ("split", split), ("keys", keys), ("party", party)):
-        app.command(name)(command)
 
 
 def provision(
@@ -54,22 +46,21 @@ def provision(
     traceback: TracebackFlag = False,
 ) -> None:
     """Share the private weights once and store the shares (mp-spdz); all parties on this machine."""
-    from mpcc.cli.app import _console, _note, _stages, read_inputs
+    from mpcc.api import load
     from mpcc.engine_choice import check_provisioning
     from mpcc.exchange import default_state
-    from mpcc.program import load
     from mpcc.report.session import show_provisioned
 
     if model is None and (base is not None or calibration is not None):
         raise MpccError("--base and --calibration go with --model", todo="name the new fine-tune with --model")
     check_provisioning(engine)
     target = state or default_state(program)
-    with _stages(_STAGES, silent=as_json) as stage:
+    with stages(_STAGES, silent=as_json) as stage:
         loaded = load(program)
         if model is not None:
-            samples = read_inputs(calibration) if calibration is not None else []
+            samples = files.read_inputs(calibration) if calibration is not None else []
             if not samples:
-                _note("the new weights' ranges are not checked: give --calibration, or see mpcc verify --layers")
+                note("the new weights' ranges are not checked: give --calibration, or see mpcc verify --layers")
             loaded = loaded.with_weights(model, base=base, calibration=samples, allow_pickle=allow_pickle)
             loaded.save(program)
         done = loaded.provision(target, progress=stage)
@@ -78,7 +69,7 @@ def provision(
     if as_json:
         print(json.dumps(vars(done) | {"state": str(target)}, indent=1))
         return
-    show_provisioned(_console(), done, str(target))
+    show_provisioned(terminal(), done, str(target))
 
 
 def split(
@@ -87,14 +78,13 @@ def split(
     traceback: TracebackFlag = False,
 ) -> None:
     """Write one folder for each role, holding only its own part of the program."""
-    from mpcc.cli.app import _console
     from mpcc.compiler.bundle.role_part import program_path, read_deployment
     from mpcc.runtime.mp_spdz.home import setup_of
     from mpcc.split import split_program
 
     protocol = read_deployment(program_path(program)).protocol
     for path in split_program(program, out, setup_of(protocol).roles):
-        _console().print(f"wrote {path}", markup=False)
+        terminal().print(f"wrote {path}", markup=False)
 
 
 def keys(
@@ -185,7 +175,6 @@ def _spu_party(
 ) -> None:
     """A role on the spu engine, which stores no shares."""
     from mpcc.cli import spu as spu_commands
-    from mpcc.cli.app import read_inputs
     from mpcc.runtime.spu.protocols import NAME
 
     if engine != NAME:
@@ -193,37 +182,35 @@ def _spu_party(
     if stores:
         raise MpccError(spu_commands.NOTHING_STORED, todo="leave out --provision and --state")
     spoken = str(input_file) == "-"
-    samples = None if input_file is None else _lines() if spoken else read_inputs(input_file)
+    samples = None if input_file is None else files.spoken_lines() if spoken else files.read_inputs(input_file)
     spu_commands.party(source, role, hosts, protocol, limits, truncate, as_json, samples, spoken)
 
 
 def _provision_party(
     source: Path, role: str, shared: Deployment, site: Site, limits: Limits, state: Path | None, as_json: bool
 ) -> None:
-    from mpcc.cli.app import _console, _stages
     from mpcc.compiler.bundle.role_part import read_weights
     from mpcc.report.session import show_provisioned
     from mpcc.runtime.mp_spdz.session import provision as share
 
     weights = read_weights(source) if role == "provider" else None
     target = state or source.with_suffix(".state")
-    with _stages(_STAGES, silent=as_json) as stage:
+    with stages(_STAGES, silent=as_json) as stage:
         done: Provisioned = share(shared, weights, target, site, limits=limits, on_stage=stage)
     if as_json:
         print(json.dumps(vars(done) | {"state": str(target), "role": role}, indent=1))
     else:
-        show_provisioned(_console(), done, str(target))
+        show_provisioned(terminal(), done, str(target))
 
 
 def _serve_party(
     source: Path, role: str, shared: Deployment, site: Site, limits: Limits, state: Path | None, as_json: bool
 ) -> None:
-    from mpcc.cli.app import _stages
     from mpcc.compiler.bundle.role_part import read_weights
     from mpcc.runtime.mp_spdz.session import serve
 
     weights = read_weights(source) if role == "provider" and state is None else None
-    with _stages(_STAGES, silent=as_json) as stage:
+    with stages(_STAGES, silent=as_json) as stage:
         served = serve(shared, None, weights=weights, state=state, site=site, limits=limits, on_stage=stage)
     _tell(served, _estimate(source), role, state is not None, as_json)
 
@@ -232,14 +219,14 @@ def _client(
     source: Path, input_file: Path, site: Site, limits: Limits, state: Path | None, truncate: bool, as_json: bool
 ) -> None:
     """The client: prepares its inputs, and is the only one to print outputs."""
-    from mpcc.cli.app import _console, _note, _stages, read_inputs
 
     spoken = str(input_file) == "-"
-    samples = _lines() if spoken else read_inputs(input_file)
+    samples = files.spoken_lines() if spoken else files.read_inputs(input_file)
+    from mpcc.api import load
     from mpcc.exchange import run_session
-    from mpcc.program import Result, load
     from mpcc.report.program import result_json, show_outputs
     from mpcc.report.session import session_json
+    from mpcc.result import Result
 
     program = load(source, {"client"})
     labels = program.bundle.manifest.labels
@@ -248,7 +235,7 @@ def _client(
         outputs = result_json(result, labels)
         print(json.dumps({name: outputs[name] for name in ("outputs", "labels")}), flush=True)
 
-    with _stages(_STAGES, silent=as_json or spoken) as stage:
+    with stages(_STAGES, silent=as_json or spoken) as stage:
         results, served = run_session(
             program,
             samples,
@@ -259,8 +246,8 @@ def _client(
             on_result=told if spoken else None,
             limits=limits,
         )
-    for note in dict.fromkeys(n for r in results for n in r.warnings):
-        _note(note)
+    for warning in dict.fromkeys(n for r in results for n in r.warnings):
+        note(warning)
     if spoken:
         return
     if as_json:
@@ -269,22 +256,9 @@ def _client(
         print(json.dumps(session | {"answers": answers}, indent=1))
         return
     for result in results:
-        show_outputs(_console(), result, labels)
+        show_outputs(terminal(), result, labels)
     if served is not None:
         _tell(served, program.cost(), "client", state is not None, False)
-
-
-def _lines() -> Iterator[Mapping[str, object]]:
-    """The JSON objects on standard input, one a line."""
-    for line in sys.stdin:
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError):
-                value = None
-            if not isinstance(value, dict):
-                raise InputError("a line on standard input is no JSON object")
-            yield value
 
 
 def run_here(
@@ -300,36 +274,34 @@ def run_here(
     `joined`: how many inputs the samples stand for, if several of these share an inference.
     """
     from mpcc.batches import parted
-    from mpcc.cli.app import _console, _note, _stages
     from mpcc.exchange import run_session
     from mpcc.report.program import result_json, show_outputs
 
     if state is not None:
-        _note(f"using the shares in {state}: no weight is sent")
-    with _stages(_STAGES, silent=as_json) as stage:
+        note(f"using the shares in {state}: no weight is sent")
+    with stages(_STAGES, silent=as_json) as stage:
         results, served = run_session(program, samples, state, truncate=truncate, progress=stage)
     results = results if joined is None else parted(results, joined)
-    for note in dict.fromkeys(n for r in results for n in r.warnings):
-        _note(note)
+    for warning in dict.fromkeys(n for r in results for n in r.warnings):
+        note(warning)
     labels = program.bundle.manifest.labels
     if as_json:
         printed = [result_json(r, labels) for r in results]
         print(json.dumps(printed[0] if len(printed) == 1 else printed, indent=1))
         return
     for result in results:
-        show_outputs(_console(), result, labels)
+        show_outputs(terminal(), result, labels)
     if served is not None:
         _tell(served, program.cost(), "", state is not None, False)
 
 
 def _tell(served: Served, cost: Cost, role: str, stored: bool, as_json: bool) -> None:
-    from mpcc.cli.app import _console
     from mpcc.report.session import session_json, show_session
 
     if as_json:
         print(json.dumps(session_json(served, cost, role), indent=1))
     else:
-        show_session(_console(), served, cost, stored)
+        show_session(terminal(), served, cost, stored)
 
 
 def _estimate(source: Path) -> Cost:

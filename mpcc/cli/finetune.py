@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from mpcc.cli.console import terminal
+
 if TYPE_CHECKING:
     from mpcc.marill.training import Progress as Report
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command("finetune")(finetune_command)
 
 
 def finetune_command(
@@ -27,7 +24,6 @@ def finetune_command(
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error comes from.")] = False,
 ) -> None:
     """Fine-tune a model for cheap secure inference; started again after an interruption, it goes on."""
-    from mpcc.cli import app as cli
     from mpcc.marill.finetune import finetune
     from mpcc.marill.recipe import read_recipe
 
@@ -35,7 +31,7 @@ def finetune_command(
     _quiet()
     with _bars() as progress:
         report = finetune(read, out, progress)
-    console = cli._console()
+    console = terminal()
     done = "adapter" if report.kind == "adapter" else "model"
     console.print(f"wrote the {done} {out}, with report.md in it", markup=False)
     for name, score in report.scores.items():
@@ -56,8 +52,6 @@ def _quiet() -> None:
 @contextmanager
 def _bars() -> Iterator[Report]:
     """One bar for each stage; where nobody looks at them, one line for each stage."""
-    from mpcc.cli import app as cli
-
     if not sys.stderr.isatty():
         seen: set[str] = set()
 
@@ -69,7 +63,7 @@ def _bars() -> Iterator[Report]:
         yield tell
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=cli._console(stderr=True)) as bars:
+    with Progress(*columns, console=terminal(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(stage: str, done: int, total: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpcc.cli.console import note, stages, terminal
 from mpcc.compiler.errors import MpccError
 from mpcc.runtime.parties.hosts import site_of
 from mpcc.runtime.spu.part import read_code, read_private, read_public
@@ -14,7 +15,8 @@ from mpcc.runtime.spu.protocols import installed_version, protocol_of
 
 if TYPE_CHECKING:
     from mpcc.backends.spu.program import StableHlo
-    from mpcc.program import Program, Result
+    from mpcc.program import Program
+    from mpcc.result import Result
     from mpcc.runtime.mp_spdz.session import Site
     from mpcc.runtime.parties.processes import Limits
 
@@ -26,25 +28,24 @@ def run_here(
     program: Program, samples: Sequence[Mapping[str, object]], protocol: str, truncate: bool, as_json: bool
 ) -> None:
     """`mpcc run` in one session of all parties on this machine."""
-    from mpcc.cli.app import _console, _note, _stages
     from mpcc.report.program import result_json, show_outputs
     from mpcc.report.spu import show_spu_session
     from mpcc.spu_exchange import run_spu_session
 
-    with _stages(_STAGES, silent=as_json) as stage:
+    with stages(_STAGES, silent=as_json) as stage:
         results, served = run_spu_session(program, samples, protocol=protocol, truncate=truncate, progress=stage)
-    for note in dict.fromkeys(n for r in results for n in r.warnings):
-        _note(note)
+    for warning in dict.fromkeys(n for r in results for n in r.warnings):
+        note(warning)
     labels = program.bundle.manifest.labels
     if as_json:
         printed = [result_json(r, labels) for r in results]
         print(json.dumps(printed[0] if len(printed) == 1 else printed, indent=1))
         return
     for result in results:
-        show_outputs(_console(), result, labels)
+        show_outputs(terminal(), result, labels)
     if served is not None:
-        _console().print()
-        show_spu_session(_console(), served, protocol, program.cost())
+        terminal().print()
+        show_spu_session(terminal(), served, protocol, program.cost())
 
 
 def party(
@@ -72,12 +73,11 @@ def party(
     if samples is not None:
         _client(source, code, site, protocol, limits, truncate, as_json, samples, spoken)
         return
-    from mpcc.cli.app import _console, _stages
     from mpcc.report.spu import show_spu_session, spu_json
     from mpcc.runtime.spu.session import serve
 
     weights = read_private(source) if role == "provider" else None
-    with _stages(_STAGES, silent=as_json) as stage:
+    with stages(_STAGES, silent=as_json) as stage:
         served = serve(
             code,
             None,
@@ -91,7 +91,7 @@ def party(
     if as_json:
         print(json.dumps(spu_json(served, protocol, role), indent=1))
     else:
-        show_spu_session(_console(), served, protocol)
+        show_spu_session(terminal(), served, protocol)
 
 
 def _client(
@@ -106,8 +106,7 @@ def _client(
     spoken: bool,
 ) -> None:
     """The client: prepares its inputs, and is the only one to print outputs."""
-    from mpcc.cli.app import _console, _note, _stages
-    from mpcc.program import load
+    from mpcc.api import load
     from mpcc.report.program import result_json, show_outputs
     from mpcc.report.spu import show_spu_session, spu_json
     from mpcc.spu_exchange import run_spu_session
@@ -119,7 +118,7 @@ def _client(
         outputs = result_json(result, labels)
         print(json.dumps({name: outputs[name] for name in ("outputs", "labels")}), flush=True)
 
-    with _stages(_STAGES, silent=as_json or spoken) as stage:
+    with stages(_STAGES, silent=as_json or spoken) as stage:
         results, served = run_spu_session(
             program,
             samples,
@@ -131,8 +130,8 @@ def _client(
             progress=stage,
             on_result=told if spoken else None,
         )
-    for note in dict.fromkeys(n for r in results for n in r.warnings):
-        _note(note)
+    for warning in dict.fromkeys(n for r in results for n in r.warnings):
+        note(warning)
     if spoken:
         return
     if as_json:
@@ -140,7 +139,7 @@ def _client(
         print(json.dumps(session | {"answers": [result_json(r, labels) for r in results]}, indent=1))
         return
     for result in results:
-        show_outputs(_console(), result, labels)
+        show_outputs(terminal(), result, labels)
     if served is not None:
-        _console().print()
-        show_spu_session(_console(), served, protocol, program.cost())
+        terminal().print()
+        show_spu_session(terminal(), served, protocol, program.cost())

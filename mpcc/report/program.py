@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from mpcc.compiler.cost import Cost, Network
     from mpcc.compiler.driver.savings import Saving
     from mpcc.compiler.lowering.used_forms import UsedForm
-    from mpcc.program import Program, Result
+    from mpcc.program import Program
+    from mpcc.result import Result
 
 _SHOWN_LABELS = 24
 

@@ -4,12 +4,14 @@ import functools
 import io
 import json
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
 import mpcc
 from mpcc.cli import app as cli
+from mpcc.cli import files
 from mpcc.compiler.errors import InputError
 from tests.bundle import tiny_programs as tiny
 from tests.runtime.mp_spdz_here import needs_mp_spdz
@@ -33,7 +35,7 @@ def ids(seed):
 
 def run(monkeypatch, capsys, samples, *options, batch=2, engine="emulator"):
     """What `mpcc run --json` prints, the inputs coming from standard input."""
-    monkeypatch.setattr(cli, "_load", lambda path: program(batch))
+    monkeypatch.setattr(files, "load", lambda path: program(batch))
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(samples)))
     code = cli.call(["run", "prog.mpc", "--input", "-", "--engine", engine, "--json", *options])
     done = capsys.readouterr()
@@ -85,14 +87,14 @@ def test_an_input_that_does_not_fit(monkeypatch, capsys):
 def test_lines_are_read_like_a_list(monkeypatch):
     for text in ('{"text": "a"}\n\n{"text": "b"}\n', '[{"text": "a"}, {"text": "b"}]'):
         monkeypatch.setattr("sys.stdin", io.StringIO(text))
-        assert cli.read_inputs(cli.Path("-")) == [{"text": "a"}, {"text": "b"}]
+        assert files.read_inputs(Path("-")) == [{"text": "a"}, {"text": "b"}]
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", '{"text": "a"}\nnonsense', "3", "[]"])
 def test_nonsense_on_standard_input(monkeypatch, text):
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     with pytest.raises(InputError, match="standard input"):
-        cli.read_inputs(cli.Path("-"))
+        files.read_inputs(Path("-"))
 
 
 @needs_mp_spdz

@@ -12,6 +12,7 @@ import torch
 
 import mpcc
 from mpcc.cli import app as cli
+from mpcc.cli import files
 from mpcc.compiler.bundle.manifest import from_text, to_text
 from mpcc.compiler.cost import NETWORKS
 from mpcc.compiler.driver.savings import Saving
@@ -25,7 +26,7 @@ from tests.bundle import tiny_programs as tiny
 def loaded(monkeypatch):
     """No file is read: loading has its own tests."""
     monkeypatch.setattr(
-        cli, "_load", lambda path: tiny.prefix_program() if "prefix" in str(path) else tiny.private_program()
+        files, "load", lambda path: tiny.prefix_program() if "prefix" in str(path) else tiny.private_program()
     )
 
 
@@ -111,14 +112,14 @@ def test_inspect_shows_what_passes_save_and_old_bundles_say_nothing_of_it(capsys
     told, old = (replace(bundle.manifest, savings=savings), replace(bundle.manifest, alternatives=()))
     again, _ = from_text(to_text(told, {}), "manifest.json")
     assert again == told
-    monkeypatch.setattr(cli, "_load", lambda path: Program(replace(bundle, manifest=again)))
+    monkeypatch.setattr(files, "load", lambda path: Program(replace(bundle, manifest=again)))
     out = output(capsys, "inspect", "prefix.mpc").out
     assert "What each pass saves" in out and "+12,345" in out and "does not compile: no range" in out
     table = json.loads(to_text(old, {}))
     del table["alternatives"], table["savings"]
     first, _ = from_text(json.dumps(table | {"network": "wan"}), "manifest.json")
     assert first.network == NETWORKS["wan"] and first.alternatives == first.savings == ()
-    monkeypatch.setattr(cli, "_load", lambda path: Program(replace(bundle, manifest=first)))
+    monkeypatch.setattr(files, "load", lambda path: Program(replace(bundle, manifest=first)))
     assert "does not say what else was considered" in output(capsys, "explain", "prefix.mpc", "--alternatives").out
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from mpcc.cli import app as cli
+from mpcc.cli import files
 from mpcc.compiler.bundle import files as bundle_files
 from mpcc.compiler.errors import EngineError
 from tests.bundle import tiny_programs as tiny
@@ -177,7 +178,7 @@ def test_no_space(folder, capsys, monkeypatch):
     ],
 )
 def test_wrong_input(capsys, tmp_path, monkeypatch, value, message):
-    monkeypatch.setattr(cli, "_load", lambda path: tiny.private_program())
+    monkeypatch.setattr(files, "load", lambda path: tiny.private_program())
     file = write(tmp_path, "in.json", value)
     line = one_line(capsys, tmp_path, "run", "prog.mpc", "--input", file, "--engine", "emulator")
     assert message in line
@@ -203,7 +204,7 @@ def test_changed_source(folder, capsys):
 
 
 def test_engine_that_is_not_there(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "_load", lambda path: tiny.private_program())
+    monkeypatch.setattr(files, "load", lambda path: tiny.private_program())
     monkeypatch.delenv("MP_SPDZ_HOME", raising=False)
     monkeypatch.setattr("mpcc.runtime.spu.protocols.PACKAGE", "no-such-package")
     file = write(tmp_path, "in.json", {"text": "a fine film"})
@@ -245,7 +246,7 @@ def test_exit_codes(capsys, monkeypatch, error, code, message):
     def fail(path):
         raise error
 
-    monkeypatch.setattr(cli, "_load", fail)
+    monkeypatch.setattr(files, "load", fail)
     assert cli.call(["inspect", "prog.mpc"]) == code
     err = capsys.readouterr().err
     assert message in err and len(err.splitlines()) == 1

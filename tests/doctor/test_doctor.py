@@ -10,6 +10,7 @@ import pytest
 
 from mpcc import doctor
 from mpcc.cli import app as cli
+from mpcc.cli import files
 from mpcc.doctor import examine
 from mpcc.runtime.parties.keys import fingerprint, make_identity
 from tests.bundle import tiny_programs as tiny
@@ -147,7 +148,7 @@ def test_command(home, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "ok   MP-SPDZ: 0.4.2" in out and "warn protocol semi2k" in out and "-> build it" in out
     monkeypatch.setenv("MP_SPDZ_HOME", "/nowhere")
-    monkeypatch.setattr(cli, "_load", lambda path: tiny.prefix_program())
+    monkeypatch.setattr(files, "load", lambda path: tiny.prefix_program())
     assert cli.call(["doctor", "p.mpc", "--json"]) == 1
     table = json.loads(capsys.readouterr().out)
     assert table["ok"] is False and {c["check"] for c in table["checks"]} >= {"MP-SPDZ", "memory", "loopback"}

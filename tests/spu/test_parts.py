@@ -13,6 +13,7 @@ import tiny_programs as tiny
 from rich.console import Console
 
 from mpcc.cli import app as cli
+from mpcc.cli import files
 from mpcc.compiler.errors import BundleError, EngineError, MpccError
 from mpcc.engine_choice import check_provisioning
 from mpcc.report.spu import show_spu_session, spu_json
@@ -134,7 +135,7 @@ def test_nothing_is_stored(monkeypatch, capsys, tmp_path):
     for engine in ("spu", None):
         with pytest.raises(MpccError, match=r"spu stores no shares.*once in every session"):
             check_provisioning(engine)
-    monkeypatch.setattr(cli, "_load", lambda path: tiny.prefix_program())
+    monkeypatch.setattr(files, "load", lambda path: tiny.prefix_program())
     (tmp_path / "in.json").write_text("{}")
     arguments = ["run", "prog.mpc", "--input", str(tmp_path / "in.json"), "--engine", "spu", "--state", "state"]
     assert cli.call(arguments) == 2

@@ -12,6 +12,7 @@ import torch
 
 from mpcc import MpccError
 from mpcc.cli import app as cli
+from mpcc.cli import files
 from mpcc.verify import Deviation, ModelReference, verify
 from tests.bundle import tiny_programs as tiny
 
@@ -24,7 +25,7 @@ def command(capsys, tmp_path, monkeypatch):
 
     def run(*arguments, program=None):
         loaded = program or tiny.prefix_program()
-        monkeypatch.setattr(cli, "_load", lambda path: loaded)
+        monkeypatch.setattr(files, "load", lambda path: loaded)
         texts = [{k: v.tolist() for k, v in s.items()} for s in SAMPLES]
         (tmp_path / "in.json").write_text(json.dumps(texts))
         code = cli.call(["verify", "p.mpc", "--samples", str(tmp_path / "in.json"), *arguments])
