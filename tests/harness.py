@@ -11,13 +11,14 @@ from mpcc.backends.emulator import emulator
 from mpcc.compiler.driver.pipeline import schedule
 from mpcc.compiler.fixed import decode, encode
 from mpcc.compiler.frontend.ranges import calibrate
-from mpcc.compiler.graph.ir import Graph, Node, TensorType, attributes
+from mpcc.compiler.graph.ir import Graph, Node
 from mpcc.compiler.lowering import Settings
 from mpcc.compiler.lowering.lower import lower
 from mpcc.compiler.ops import REGISTRY
 from mpcc.compiler.ops.base import from_torch
 from mpcc.compiler.ring.ir import Builder, RingGraph
 from mpcc.compiler.ring.verify import verify
+from mpcc.compiler.types import TensorType, attributes
 
 MODES = ("nearest", "probabilistic")
 

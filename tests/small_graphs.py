@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from mpcc.compiler.graph.ir import Graph, Node, Origin, TensorType, attributes
+from mpcc.compiler.graph.ir import Graph, Node, Origin
 from mpcc.compiler.ops import REGISTRY
+from mpcc.compiler.types import TensorType, attributes
 
 
 class Maker:

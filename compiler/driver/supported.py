@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from mpcc.compiler.errors import UnsupportedError
-from mpcc.compiler.graph.ir import Graph, Node, TensorType
+from mpcc.compiler.graph.ir import Graph, Node
 from mpcc.compiler.ops import REGISTRY
+from mpcc.compiler.types import TensorType
 
 _STRUCTURE = frozenset({"repeat", "take"})
 

@@ -19,9 +19,10 @@ from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from torch.fx import Node as FxNode
 
 from mpcc.compiler.errors import InternalError, MpccError, UnsupportedError
-from mpcc.compiler.graph.ir import Attr, Graph, Node, Origin, TensorType, attributes
+from mpcc.compiler.graph.ir import Graph, Node, Origin
 from mpcc.compiler.ops import ATEN, REGISTRY
 from mpcc.compiler.ops.base import NotConvertible, Value, from_torch
+from mpcc.compiler.types import Attr, TensorType, attributes
 
 KINDS: Mapping[InputKind, str] = {
     InputKind.PARAMETER: "parameter",

@@ -5,53 +5,24 @@ constants are named, their values live in a separate store (`dict[str, torch.Ten
 
 Leaf operations:
 
-    input     a user input; attrs: role ("client" | "public")
-    param     a weight, attrs: tensor (canonical name in the store)
+    input     what the client gives; attrs: role ("client" | "public"), after the cut also whole (holds integers only)
+    param     a weight; attrs: tensor (canonical name in the store)
     constant  public data that the architecture implies (folded masks, positions); attrs: tensor
     arg       inside the body of a repeat only; attrs: kind ("carried" | "invariant" | "stacked"), index
 
 `repeat` runs its `body` `count` times: inputs are the initial carried values, then the invariants, then, for each
-stacked argument, one param per iteration; its results are read by `take`.
+stacked argument, one param per iteration; its results, as many as are carried, are read by `take` (attrs: index).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Union
 
 from mpcc.compiler.errors import InternalError
-
-Attr = Union[None, bool, int, float, str, tuple["Attr", ...]]
+from mpcc.compiler.types import Attr, TensorType, attributes
 
 LEAF_OPS = frozenset({"input", "param", "constant", "arg"})
-DTYPES = frozenset({"f32", "f64", "i64", "i32", "bool"})
-
-# Who may read a value. The visibility of a result is the intersection of those of its operands (design, section 5).
-VISIBILITIES: Mapping[str, frozenset[str]] = {
-    "public": frozenset({"client", "provider", "helper"}),
-    "client": frozenset({"client"}),
-    "provider": frozenset({"provider"}),
-    "secret": frozenset(),
-}
-
-
-@dataclass(frozen=True)
-class TensorType:
-    """Shape and element type of a value."""
-
-    shape: tuple[int, ...]
-    dtype: str = "f32"
-
-    def __str__(self) -> str:
-        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
-
-    @property
-    def elements(self) -> int:
-        n = 1
-        for size in self.shape:
-            n *= size
-        return n
 
 
 @dataclass(frozen=True)
@@ -66,10 +37,10 @@ class Origin:
 class Node:
     """One operation and its single result.
 
-    `visibility` (one of VISIBILITIES) and `site` ("compile" | "client" | "provider" | "mpc") are filled in by the
-    label, infer and cut stages; `range` (lowest and highest value seen in calibration) and `stats` (what an
-    approximation needs to know of its argument) by the ranges stage; `members`, inside a repeat, names the node of
-    every iteration before it was rolled.
+    `visibility` (one of VISIBILITIES) and `site` (one of SITES) are filled in by the label pass, `range` (lowest and
+    highest value seen in calibration) and `stats` (what an approximation needs to know of its argument) by the ranges
+    pass; `members`, inside a repeat, names the node of every iteration before it was rolled. Which of them must be
+    there when is the table STAGES of compiler/graph/verify.py.
     """
 
     name: str
@@ -98,11 +69,6 @@ class Node:
     @property
     def is_leaf(self) -> bool:
         return self.op in LEAF_OPS
-
-
-def attributes(**attrs: Attr) -> tuple[tuple[str, Attr], ...]:
-    """Attributes in canonical (sorted) order, as `Node.attrs` holds them."""
-    return tuple(sorted(attrs.items()))
 
 
 @dataclass(frozen=True)

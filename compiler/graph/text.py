@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mpcc.compiler.errors import BundleError, InternalError
-from mpcc.compiler.graph.ir import DTYPES, Attr, Graph, Node, Origin, TensorType
+from mpcc.compiler.graph.ir import Graph, Node, Origin
+from mpcc.compiler.types import DTYPES, Attr, TensorType
 
 _DEEPEST = 32
 _PLAIN = re.compile(r"[A-Za-z0-9_.]+")

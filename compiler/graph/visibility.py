@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mpcc.compiler.errors import InternalError
-from mpcc.compiler.graph.ir import VISIBILITIES, Graph, Node
+from mpcc.compiler.graph.ir import Graph, Node
+from mpcc.compiler.types import VISIBILITIES
 
 _BY_READERS = {readers: name for name, readers in VISIBILITIES.items()}
 

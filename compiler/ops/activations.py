@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import Args, Attrs, Builder, Converter, Op, Tensors, Types, Value, choice, promote
+from mpcc.compiler.types import TensorType
 
 
 def _unary(op: str) -> Converter:

@@ -7,7 +7,6 @@ import math
 import torch
 from torch.nn import functional
 
-from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
     Attrs,
@@ -25,6 +24,7 @@ from mpcc.compiler.ops.base import (
     only,
     promote,
 )
+from mpcc.compiler.types import TensorType
 
 MASKS = ("none", "keep", "additive", "key")
 

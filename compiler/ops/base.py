@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, Union
 import torch
 
 from mpcc.compiler.errors import InternalError, MpccError
-from mpcc.compiler.graph.ir import Attr, TensorType
+from mpcc.compiler.types import Attr, TensorType
 
 Attrs = Mapping[str, Attr]
 Types = Sequence[TensorType]

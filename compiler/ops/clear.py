@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from mpcc.compiler.errors import InternalError
-from mpcc.compiler.graph.ir import Attr, TensorType
 from mpcc.compiler.ops.base import (
     TO_TORCH,
     Args,
@@ -30,6 +29,7 @@ from mpcc.compiler.ops.base import (
     from_torch,
     reject,
 )
+from mpcc.compiler.types import Attr, TensorType
 
 _aten = torch.ops.aten
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 
-from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     FLOATS,
     TO_TORCH,
@@ -29,6 +28,7 @@ from mpcc.compiler.ops.base import (
     reject,
     value_of,
 )
+from mpcc.compiler.types import TensorType
 
 
 def _scaled(b: Builder, x: Value, factor: Any) -> Value:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import Args, Attrs, Builder, Op, Sources, Tensors, Types, Value, fail, integer
+from mpcc.compiler.types import TensorType
 
 
 def _embedding(b: Builder, a: Args) -> Value:

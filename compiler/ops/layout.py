@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 
-from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
     Attrs,
@@ -27,6 +26,7 @@ from mpcc.compiler.ops.base import (
     only,
     promote,
 )
+from mpcc.compiler.types import TensorType
 
 _END = 2**62  # what ATen passes for "to the end" is 2**63 - 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
     Attrs,
@@ -21,6 +20,7 @@ from mpcc.compiler.ops.base import (
     only,
     promote,
 )
+from mpcc.compiler.types import TensorType
 
 
 def _linear(b: Builder, a: Args) -> Value:

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 
-from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
     Attrs,
@@ -22,6 +21,7 @@ from mpcc.compiler.ops.base import (
     only,
     value_of,
 )
+from mpcc.compiler.types import TensorType
 
 
 def _compare(op: str) -> Converter:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import Attrs, Op, Tensors, Types, fail
+from mpcc.compiler.types import TensorType
 
 
 class FirstKept(Op):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
     Attrs,
@@ -23,6 +22,7 @@ from mpcc.compiler.ops.base import (
     only,
     promote,
 )
+from mpcc.compiler.types import TensorType
 
 _ONE_DIM = "a norm over more than the last dimension"
 

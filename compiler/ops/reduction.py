@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops.base import (
     Args,
     Attrs,
@@ -23,6 +22,7 @@ from mpcc.compiler.ops.base import (
     is_float,
     promote,
 )
+from mpcc.compiler.types import TensorType
 
 
 def _reduce(op: str) -> Converter:

@@ -35,7 +35,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from mpcc.compiler.errors import InternalError, RangeError
-from mpcc.compiler.graph.ir import Attr, attributes
+from mpcc.compiler.types import Attr, attributes
 
 RING_OPS = (
     "input",

@@ -23,8 +23,8 @@ import re
 from dataclasses import replace
 
 from mpcc.compiler.errors import InternalError
-from mpcc.compiler.graph.ir import Attr
 from mpcc.compiler.ring.ir import RingGraph, RingNode, RingOrigin, RingType
+from mpcc.compiler.types import Attr
 
 NAME = re.compile(r"[A-Za-z_][\w.]*")
 TOKEN = re.compile(

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import networkx as nx
 
-from mpcc.compiler.graph.ir import Graph, Node, attributes, without_dead_nodes
+from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
 from mpcc.compiler.ops.base import FLOATS
+from mpcc.compiler.types import attributes
 
 SHARE_BYTES = 8  # per ring element, whoever shares it
 FREE_IN_MPC = frozenset({"reshape", "permute", "expand", "slice", "concat", "cast"})

@@ -23,8 +23,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from mpcc.compiler.graph.ir import Attr, Graph, Node, TensorType, attributes, without_dead_nodes
+from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
 from mpcc.compiler.ops import REGISTRY
+from mpcc.compiler.types import Attr, TensorType, attributes
 
 _LAYOUT = frozenset({"reshape", "slice", "permute", "expand"})
 

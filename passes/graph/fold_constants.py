@@ -15,7 +15,8 @@ from dataclasses import replace
 import torch
 
 from mpcc.compiler.graph.interpret import run_graph
-from mpcc.compiler.graph.ir import Graph, Node, attributes, without_dead_nodes
+from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
+from mpcc.compiler.types import attributes
 
 _NEVER = frozenset({"input", "param", "arg", "repeat", "take"})
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from mpcc.compiler.graph.interpret import run_graph
-from mpcc.compiler.graph.ir import Graph, Node, attributes, without_dead_nodes
+from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
+from mpcc.compiler.types import attributes
 from mpcc.passes.graph.cut import moved_into_mpc
 
 

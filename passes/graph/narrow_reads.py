@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from mpcc.compiler.graph.ir import Attr, Graph, Node, attributes, without_dead_nodes
+from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
 from mpcc.compiler.ops import REGISTRY
+from mpcc.compiler.types import Attr, attributes
 
 Cut = tuple[int, int, int]  # start, stop, step
 Part = Mapping[int, Cut]  # what is read of a value: dimension -> cut; a dimension that is not there is read whole

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mpcc.compiler.graph.ir import Graph, Node, TensorType, attributes, without_dead_nodes
+from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
+from mpcc.compiler.types import TensorType, attributes
 
 
 def prepare_masks(graph: Graph) -> Graph:

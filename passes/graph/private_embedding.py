@@ -9,7 +9,8 @@ side learns anything of the other; the one-hot matrix costs ids x rows shared el
 
 from __future__ import annotations
 
-from mpcc.compiler.graph.ir import Graph, Node, TensorType, attributes
+from mpcc.compiler.graph.ir import Graph, Node
+from mpcc.compiler.types import TensorType, attributes
 
 
 def private_embedding(graph: Graph) -> Graph:

@@ -22,7 +22,8 @@ import torch
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.frontend.capture import Captured
 from mpcc.compiler.frontend.partition import PRIVATE, Partition
-from mpcc.compiler.graph.ir import Graph, Node, TensorType, attributes, without_dead_nodes
+from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
+from mpcc.compiler.types import TensorType, attributes
 
 _NUMBER = re.compile(r"\d+")
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from mpcc.compiler.graph.ir import Attr, Graph, Node, TensorType, attributes
+from mpcc.compiler.graph.ir import Graph, Node
 from mpcc.compiler.ops import REGISTRY
+from mpcc.compiler.types import Attr, TensorType, attributes
 
 
 @dataclass

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mpcc.compiler.graph.ir import Graph, Node, Origin, attributes
+from mpcc.compiler.graph.ir import Graph, Node, Origin
+from mpcc.compiler.types import attributes
 
 MIN_GROUP = 3  # operations; rolling less saves nothing
 

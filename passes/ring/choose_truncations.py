@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
-from mpcc.compiler.graph.ir import attributes
 from mpcc.compiler.ring.ir import RingGraph, RingNode
+from mpcc.compiler.types import attributes
 
 LOCAL_WIDTH = 48  # with the parties' --trunc-error 16 this width selects the local variant, 63 the safe one
 TRUNC_ERROR = 16

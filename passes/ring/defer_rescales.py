@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import replace
 
-from mpcc.compiler.graph.ir import attributes
 from mpcc.compiler.ring.ir import HEADROOM_BITS, RingGraph, RingNode
+from mpcc.compiler.types import attributes
 from mpcc.passes.ring.narrow_bounds import narrow_bounds
 
 _LINEAR = frozenset({"add", "sub", "sum", "layout", "mul_const"})

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mpcc.compiler.graph.ir import attributes
 from mpcc.compiler.ring.ir import HEADROOM_BITS, RingGraph, RingNode, RingType
+from mpcc.compiler.types import attributes
 from mpcc.passes.ring.narrow_bounds import narrow_bounds
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mpcc.compiler.graph.ir import attributes
 from mpcc.compiler.ring.ir import RingGraph, RingNode
+from mpcc.compiler.types import attributes
 from mpcc.passes.ring.narrow_bounds import narrow_bounds
 
 SAFE_WIDTH = 63  # measured: |x| < 2^62 is truncated without a failure probability, at the same price as narrower widths

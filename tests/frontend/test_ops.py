@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from mpcc.compiler.errors import InternalError
-from mpcc.compiler.graph.ir import TensorType
 from mpcc.compiler.ops import ATEN, REGISTRY
 from mpcc.compiler.ops.base import from_torch
+from mpcc.compiler.types import TensorType
 
 G = torch.Generator().manual_seed(7)
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpcc.compiler.errors import BundleError
-from mpcc.compiler.graph.ir import DTYPES, VISIBILITIES, Graph, Node, Origin, TensorType, attributes
+from mpcc.compiler.graph.ir import Graph, Node, Origin
 from mpcc.compiler.graph.text import parse_graph, print_graph
+from mpcc.compiler.types import DTYPES, VISIBILITIES, TensorType, attributes
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=8)
 NAMES = st.one_of(st.from_regex(r"[a-z0-9_.]{1,8}", fullmatch=True), WORDS.filter(bool))

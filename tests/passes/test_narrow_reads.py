@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tiny_models import batches, compiled, secure_outputs, tiny
 
 from mpcc.compiler.graph.interpret import run_graph
-from mpcc.compiler.graph.ir import Graph, Node, TensorType, attributes
+from mpcc.compiler.graph.ir import Graph, Node
 from mpcc.compiler.ops import REGISTRY
+from mpcc.compiler.types import TensorType, attributes
 from mpcc.passes.graph.narrow_reads import narrow_reads
 
 

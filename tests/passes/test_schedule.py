@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from harness import MODES, run_ring, scheduled
 
-from mpcc.compiler.graph.ir import attributes
 from mpcc.compiler.ring.ir import Builder, RingType
 from mpcc.compiler.ring.text import print_ring
 from mpcc.compiler.ring.verify import verify
+from mpcc.compiler.types import attributes
 from mpcc.passes.ring.absorb_factors import absorb_factors
 from mpcc.passes.ring.dead_code import ring_dead_code
 from mpcc.passes.ring.merge_rescales import merge_rescales

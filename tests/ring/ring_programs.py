@@ -1,7 +1,7 @@
 """Small ring programs that several tests use."""
 
-from mpcc.compiler.graph.ir import attributes
 from mpcc.compiler.ring.ir import Builder, RingGraph, RingOrigin, RingType
+from mpcc.compiler.types import attributes
 
 
 def append(builder, op, inputs, type, **attrs):
