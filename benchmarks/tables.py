@@ -89,10 +89,10 @@ def parts_table(title: str, parts: Sequence[Part]) -> str:
     """The largest first."""
     total = sum(part.bytes for part in parts) or 1
     lines = [f"### {title}", "", _line(("", "MB", "share", "rounds")), _line(["---"] * 4)]
-    for part in sorted(parts, key=lambda p: -p.bytes):
-        lines.append(
-            _line((part.name, f"{part.bytes / 1e6:.3f}", f"{100 * part.bytes / total:.1f} %", str(part.rounds)))
-        )
+    lines += [
+        _line((part.name, f"{part.bytes / 1e6:.3f}", f"{100 * part.bytes / total:.1f} %", str(part.rounds)))
+        for part in sorted(parts, key=lambda p: -p.bytes)
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -60,40 +60,45 @@ def distill(
     if not data or any(e.hidden is None for e in data):
         raise MpccError("distillation needs examples with cached hidden states")
     check_same_prefix(teacher, student, frozen)
-    gradients = [p for p in teacher.parameters() if p.requires_grad]
-    for parameter in gradients:
+    with _still(teacher), trained_part(teacher, frozen) as by_teacher, trained_part(student, frozen) as by_student:
+        if chosen.hidden_epochs:
+            with watched(teacher) as aims, watched(student) as found:
+                run(
+                    student,
+                    data,
+                    lambda b: _hidden_loss(b, by_teacher, by_student, aims, found),
+                    _hidden_stage(chosen),
+                    stage=HIDDEN,
+                    checkpoints=checkpoints,
+                    progress=progress,
+                )
+        run(
+            student,
+            data,
+            lambda b: _logit_loss(b, by_teacher, by_student, chosen),
+            replace(chosen.train, seed=chosen.train.seed + 1),
+            stage=LOGITS,
+            checkpoints=checkpoints,
+            progress=progress,
+        )
+
+
+def _hidden_stage(options: DistillOptions) -> TrainOptions:
+    rate = options.hidden_learning_rate or options.train.learning_rate
+    return replace(options.train, epochs=options.hidden_epochs, learning_rate=rate)
+
+
+@contextmanager
+def _still(teacher: nn.Module) -> Iterator[None]:
+    """The teacher in evaluation and without gradients, which are asked for again at the end."""
+    asking = [p for p in teacher.parameters() if p.requires_grad]
+    for parameter in asking:
         parameter.requires_grad_(False)
     teacher.eval()
     try:
-        with trained_part(teacher, frozen) as by_teacher, trained_part(student, frozen) as by_student:
-            if chosen.hidden_epochs:
-                first = replace(
-                    chosen.train,
-                    epochs=chosen.hidden_epochs,
-                    learning_rate=chosen.hidden_learning_rate or chosen.train.learning_rate,
-                )
-                with watched(teacher) as aims, watched(student) as found:
-                    run(
-                        student,
-                        data,
-                        lambda b: _hidden_loss(b, by_teacher, by_student, aims, found),
-                        first,
-                        stage=HIDDEN,
-                        checkpoints=checkpoints,
-                        progress=progress,
-                    )
-            second = replace(chosen.train, seed=chosen.train.seed + 1)
-            run(
-                student,
-                data,
-                lambda b: _logit_loss(b, by_teacher, by_student, chosen),
-                second,
-                stage=LOGITS,
-                checkpoints=checkpoints,
-                progress=progress,
-            )
+        yield
     finally:
-        for parameter in gradients:
+        for parameter in asking:
             parameter.requires_grad_(True)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mpcc.compiler.errors import MpccError
+from mpcc.compiler.frontend.sources import plain
 from mpcc.marill.families import attention_of, first_trained, heads_of, layers_of
 from mpcc.marill.structure import change, structure_of
 
@@ -124,8 +125,6 @@ def similarities(
 
 def attention_patterns(model: nn.Module, inputs: Mapping[str, Tensor], layers: Sequence[int]) -> dict[int, Tensor]:
     """Layer -> attention weights [B, heads, S, S] of the unmerged model on one batch."""
-    from mpcc.compiler.frontend.sources import plain
-
     inner = plain(model)
     before, training = inner.config._attn_implementation, model.training  # type: ignore[union-attr]
     found: dict[int, Tensor] = {}

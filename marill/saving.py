@@ -11,11 +11,11 @@ from typing import Any
 from torch import nn
 
 from mpcc.compiler.errors import MpccError
-from mpcc.compiler.frontend.sources import is_peft, plain
+from mpcc.compiler.frontend.sources import STRUCTURE_FILE, STRUCTURE_KEY, is_peft, plain
+from mpcc.compiler.frontend.sources import load as open_source
 from mpcc.marill.families import config_of
-from mpcc.marill.structure import KEY, install, parse
+from mpcc.marill.structure import install, parse
 
-ADAPTER_FILE = "marill.json"  # beside an adapter, which has no config of its own
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -32,8 +32,8 @@ def save(model: nn.Module, folder: Path, tokenizer_from: Path | None = None) -> 
     inner.save_pretrained(folder)
     if is_peft(model):
         config = config_of(model)
-        table = {KEY: getattr(config, KEY, None), "id2label": config.id2label}
-        (folder / ADAPTER_FILE).write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+        table = {STRUCTURE_KEY: getattr(config, STRUCTURE_KEY, None), "id2label": config.id2label}
+        (folder / STRUCTURE_FILE).write_text(json.dumps(table, indent=1) + "\n", "utf-8")
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
         _sort_targets(folder / "adapter_config.json")
     if tokenizer_from is not None:
@@ -55,13 +55,13 @@ def restore(model: nn.Module, folder: Path) -> None:
     Raises:
         MpccError: the folder's structure is damaged or does not fit the model.
     """
-    path = folder / ADAPTER_FILE
-    entry = getattr(config_of(model), KEY, None)
+    path = folder / STRUCTURE_FILE
+    entry = getattr(config_of(model), STRUCTURE_KEY, None)
     if path.is_file():
         try:
             table = json.loads(path.read_text("utf-8"))
             labels = {int(i): str(name) for i, name in table["id2label"].items()}
-            entry = table[KEY]
+            entry = table[STRUCTURE_KEY]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise MpccError("the file is damaged", where=str(path)) from None
         config: Any = plain(model).config
@@ -78,8 +78,6 @@ def load(folder: str | Path, base: str | Path | None = None) -> nn.Module:
     Raises:
         MpccError: the folder cannot be opened.
     """
-    from mpcc.compiler.frontend.sources import load as open_source
-
     module = open_source(Path(folder), base=base).module
     if module is None:
         raise MpccError("the folder holds no model", where=str(folder))

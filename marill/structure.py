@@ -17,12 +17,12 @@ from typing import Any
 from torch import nn
 
 from mpcc.compiler.errors import MpccError
-from mpcc.compiler.frontend.sources import plain
+from mpcc.compiler.frontend.sources import STRUCTURE_KEY, plain
 from mpcc.marill.activations import QuadGelu, is_gelu
 from mpcc.marill.attention import IMPLEMENTATION, SOFTMAX_FORMS, Choice, register
 from mpcc.marill.families import attention_of, config_of, family_of, heads_of, layers_of
 
-KEY, VERSION = "mpcc", 1
+VERSION = 1
 GELU_FORMS = ("quad",)
 
 
@@ -44,7 +44,7 @@ def structure_of(model: nn.Module) -> dict[int, LayerStructure]:
     Raises:
         MpccError: the entry is not one that this version wrote.
     """
-    return parse(getattr(config_of(model), KEY, None))
+    return parse(getattr(config_of(model), STRUCTURE_KEY, None))
 
 
 def parse(entry: object) -> dict[int, LayerStructure]:
@@ -52,11 +52,11 @@ def parse(entry: object) -> dict[int, LayerStructure]:
     if entry is None:
         return {}
     if not isinstance(entry, Mapping) or entry.get("version") != VERSION or set(entry) != {"version", "layers"}:
-        raise MpccError(f"the entry {KEY!r} of the model's config is not one that this mpcc reads")
+        raise MpccError(f"the entry {STRUCTURE_KEY!r} of the model's config is not one that this mpcc reads")
     try:
         return {int(layer): _layer(changes) for layer, changes in entry["layers"].items()}
     except (TypeError, ValueError, AttributeError, KeyError):
-        raise MpccError(f"the entry {KEY!r} of the model's config is damaged") from None
+        raise MpccError(f"the entry {STRUCTURE_KEY!r} of the model's config is damaged") from None
 
 
 def _layer(changes: Mapping[str, Any]) -> LayerStructure:
@@ -105,7 +105,7 @@ def install(model: nn.Module, structure: Structure) -> None:
         _install_layer(model, layer, changes)
     if not structure:
         return
-    setattr(config_of(model), KEY, to_entry(structure))
+    setattr(config_of(model), STRUCTURE_KEY, to_entry(structure))
     register()
     inner: Any = plain(model)
     inner.set_attn_implementation(IMPLEMENTATION)

@@ -14,7 +14,8 @@ from mpcc.compiler.bundle.read import pack
 from mpcc.compiler.cost import Network, network_of
 from mpcc.compiler.driver.pipeline import Options, check_options, compile_model
 from mpcc.compiler.driver.savings import measured_savings
-from mpcc.compiler.frontend.capture import Captured, Inputs, capture, save_model
+from mpcc.compiler.frontend.capture import Captured, capture
+from mpcc.compiler.frontend.export import Inputs, save_model
 from mpcc.compiler.frontend.partition import Partition
 from mpcc.inputs import prepare_inputs, random_inputs
 from mpcc.program import Program

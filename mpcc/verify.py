@@ -312,7 +312,7 @@ def _compare_outputs(
     for name, found in got.items():
         expected = _float64(want[name])
         check = result.outputs.setdefault(name, OutputCheck(name))
-        kept = _kept(expected.shape, mask)
+        kept = kept_part(expected.shape, mask)
         check.add(found.reshape(expected.shape)[kept], expected[kept])
         if name == "logits" and expected.ndim and expected.shape[-1] > 1:
             same = found.reshape(expected.shape).argmax(-1)[kept] == expected.argmax(-1)[kept]
@@ -320,7 +320,7 @@ def _compare_outputs(
             check.rows += int(same.size)
 
 
-def _kept(shape: tuple[int, ...], mask: torch.Tensor | None) -> NDArray[np.bool_]:
+def kept_part(shape: tuple[int, ...], mask: torch.Tensor | None) -> NDArray[np.bool_]:
     """Which rows count: an output with one row per token means nothing where the input was padding."""
     if mask is None or len(shape) < 3 or tuple(mask.shape) != shape[: mask.dim()]:
         return np.ones(shape[:-1], np.bool_)

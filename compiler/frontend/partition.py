@@ -98,7 +98,7 @@ class Partition:
         used = [str(n.attr("tensor")) for n in model.graph if n.op == "param"]
         names = list(dict.fromkeys(used))
         rules = self._rules([*names, *model.aliases])
-        matches = self._matched([*names, *model.aliases]) if self.base is not None else {}
+        matches = self.matched([*names, *model.aliases]) if self.base is not None else {}
         if self.needs_adapter and not any(_ADAPTER.search(n) for n in names):
             raise PartitionError("the model has no PEFT adapter", todo="use --base alone for a plain fine-tune")
         return [self._judge(model, name, rules, matches) for name in names]
@@ -145,7 +145,7 @@ class Partition:
                     result[name] = visibility
         return result
 
-    def _matched(self, names: Iterable[str]) -> dict[str, str]:
+    def matched(self, names: Iterable[str]) -> dict[str, str]:
         """Model tensor -> base tensor of the same name and shape."""
         assert self.base is not None
         by_tail: dict[str, str] = {}
@@ -169,7 +169,7 @@ def check_base(model: Captured, partition: Partition) -> None:
     if partition.base is None:
         return
     names = [str(n.attr("tensor")) for n in model.graph if n.op == "param"]
-    matches = partition._matched(names)
+    matches = partition.matched(names)
     if not matches:
         raise PartitionError(
             f"the base {partition.base_name} does not match: none of its {len(partition.base)} tensors has the name of "

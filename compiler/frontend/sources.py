@@ -13,6 +13,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from mpcc.compiler.errors import MpccError
 
 MODEL_ENTRY, META_ENTRY, TOKENIZER_ENTRY = "model.pt2", "mpcc.json", "tokenizer.json"
 FORMAT, VERSION = "mpcc-model", 1
+# What `mpcc finetune` changed beside the weights: an entry of the config, or a file beside an adapter, which has none.
+STRUCTURE_KEY, STRUCTURE_FILE = "mpcc", "marill.json"
+LOADERS = "mpcc.model_loaders"  # entry points: function(module, folder) that finishes a module read from a folder
 _TASKS: Mapping[str, str] = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
     "TOKEN_CLS": "AutoModelForTokenClassification",
@@ -164,7 +168,7 @@ def _adapter(path: Path, base: str | Path | None) -> Loaded:
     cls = getattr(transformers, task) if task else _class_of(folder)
     labels = _labels(weights) if task and "Classification" in task else None
     options = {} if labels is None else {"num_labels": labels}
-    inner = _folder_module(folder, cls, options)
+    inner = _pretrained(folder, cls, **options)
     with _offline():
         try:
             module = PeftModel.from_pretrained(inner, str(path), local_files_only=True)
@@ -177,14 +181,21 @@ def _adapter(path: Path, base: str | Path | None) -> Loaded:
 
 
 def _restore(module: nn.Module, folder: Path) -> None:
-    """Merged heads and polynomial forms that `mpcc finetune` left in a model."""
-    from mpcc.marill.saving import restore
+    """Let whoever changes what a model computes beside its weights say what is meant by the folder.
 
-    restore(module, folder)
-
-
-def _folder_module(folder: Path, cls: Any, options: Mapping[str, Any]) -> nn.Module:
-    return _pretrained(folder, cls, **options)
+    Raises:
+        MpccError: the folder says that something is changed, and nobody here reads it.
+    """
+    loaders = entry_points(group=LOADERS)
+    for loader in loaders:
+        loader.load()(module, folder)
+    changed = getattr(getattr(plain(module), "config", None), STRUCTURE_KEY, None) is not None
+    if not loaders and (changed or (folder / STRUCTURE_FILE).is_file()):
+        raise MpccError(
+            "the model computes more than its weights say, and no loader for that is installed",
+            where=str(folder),
+            todo="install mpcc anew",
+        )
 
 
 def _labels(weights: Path) -> int | None:

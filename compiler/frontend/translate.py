@@ -14,9 +14,11 @@ from pathlib import PurePath
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from torch.fx import Node as FxNode
+from torch.utils import _pytree as pytree
 
 from mpcc.compiler.errors import InternalError, MpccError, UnsupportedError
 from mpcc.compiler.graph.ir import Graph, Node, Origin
@@ -43,7 +45,7 @@ class Translated:
 
 
 @dataclass
-class _GraphBuilder:
+class GraphBuilder:
     """Appends nodes under unused names; `origin` is that of the ATen call being converted."""
 
     nodes: list[Node] = field(default_factory=list)
@@ -129,7 +131,7 @@ def output_names(program: ExportedProgram) -> list[str | None]:
     if spec is None or spec.num_leaves != count:
         return [f"output_{i}" for i in range(count)] if count > 1 else ["output"]
     names: list[str | None] = [None] * count
-    _name_leaves(torch.utils._pytree.tree_unflatten(list(range(count)), spec), "", names)
+    _name_leaves(pytree.tree_unflatten(list(range(count)), spec), "", names)
     return names
 
 
@@ -168,7 +170,7 @@ def translate(program: ExportedProgram, canonical: Mapping[str, str] | None = No
         if out.kind is not OutputKind.USER_OUTPUT:
             raise MpccError(f"the model writes to its own state ({out.target})", todo="make forward a pure function")
     held = (s.target for s in program.graph_signature.input_specs if s.target is not None)
-    builder = _GraphBuilder(reserved=frozenset(held))
+    builder = GraphBuilder(reserved=frozenset(held))
     env: dict[FxNode, Any] = _leaves(program, builder, canonical or {})
     gaps: list[tuple[str, Origin, str]] = []
     broken: set[FxNode] = set()
@@ -188,7 +190,7 @@ def translate(program: ExportedProgram, canonical: Mapping[str, str] | None = No
     return Translated(Graph(tuple(builder.nodes), outputs), builder.literals)
 
 
-def _leaves(program: ExportedProgram, builder: _GraphBuilder, canonical: Mapping[str, str]) -> dict[FxNode, Any]:
+def _leaves(program: ExportedProgram, builder: GraphBuilder, canonical: Mapping[str, str]) -> dict[FxNode, Any]:
     env: dict[FxNode, Any] = {}
     made: dict[str, Value] = {}
     placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
@@ -229,7 +231,7 @@ def _known(node: FxNode) -> bool:
     return node.target is operator.getitem or str(node.target) in ATEN or bool(_NO_EFFECT.fullmatch(str(node.target)))
 
 
-def _convert(node: FxNode, builder: _GraphBuilder, env: dict[FxNode, Any]) -> str | None:
+def _convert(node: FxNode, builder: GraphBuilder, env: dict[FxNode, Any]) -> str | None:
     """Convert one call; the reason where that is impossible."""
     if node.target is operator.getitem:
         source, index = node.args
@@ -238,7 +240,7 @@ def _convert(node: FxNode, builder: _GraphBuilder, env: dict[FxNode, Any]) -> st
     name = str(node.target)
     if _NO_EFFECT.fullmatch(name):
         return None
-    if name not in ATEN or not isinstance(node.target, torch._ops.OpOverload):
+    if name not in ATEN or not isinstance(node.target, OpOverload):
         return "mpcc does not know it"
     builder.stem, builder.origin = sanitise(node.name), origin_of(node)
     try:
@@ -261,7 +263,7 @@ def _arguments(node: FxNode, env: Mapping[FxNode, Any]) -> dict[str, Any]:
         else:
             value = argument.default_value
         result[argument.name] = _resolve(value, env)
-    if any(isinstance(v, torch.SymInt) for v in torch.utils._pytree.tree_leaves(result)):
+    if any(isinstance(v, torch.SymInt) for v in pytree.tree_leaves(result)):
         raise NotConvertible("a size that is not fixed")
     return result
 

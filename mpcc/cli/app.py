@@ -10,13 +10,15 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import typer
 
 from mpcc.cli import check, compile, deploy, explain, finetune, inspect, run
 from mpcc.cli.options import TRACEBACK
 from mpcc.compiler.errors import MpccError
+from mpcc.version import described
 
 BUG, INTERRUPTED = 70, 130
 _FEW = 3
@@ -29,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Compile fine-tuned transformers to secure multi-party programs, inspect them and run them.",
 )
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile.compile_command,
     "inspect": inspect.inspect,
     "run": run.run,
@@ -42,6 +44,23 @@ COMMANDS = {
     "party": deploy.party,
     "finetune": finetune.finetune_command,
 }
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(described())
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and the commit.")
+    ] = False,
+) -> None:
+    pass
+
+
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
 

@@ -81,7 +81,7 @@ def recover_lora(model: Captured, partition: Partition, wanted: int | float) -> 
 def _updates(model: Captured, partition: Partition, private: set[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Tensor -> (W, W0) for private weights that are read by linear layers only and have a counterpart in the base."""
     assert partition.base is not None
-    matches = partition._matched(model.tensors)
+    matches = partition.matched(model.tensors)
     found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     users = model.graph.users()
     for node in model.graph:

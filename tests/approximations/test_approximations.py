@@ -44,7 +44,7 @@ def rows(lowest, highest, length=32):
     rng = np.random.default_rng(0)
     worst = np.full((length, length), min(highest, lowest + 384, 3.0) - 3.0)
     for n in range(length):
-        worst[n, : n + 1] = -60 if lowest < -60 else lowest
+        worst[n, : n + 1] = max(lowest, -60)
         worst[n, 0] = worst[n, -1] + 3.0
     wide = rng.uniform(lowest, highest, (40, length))
     flat = np.repeat(np.linspace(lowest, highest, 20)[:, None], length, 1)

@@ -247,11 +247,11 @@ def test_reference_and_shape_rule(op, number):
 
 @pytest.mark.parametrize("name", sorted(CLEAR))
 def test_clear_operations_call_what_they_name(name):
-    from mpcc.compiler.frontend.translate import _GraphBuilder
+    from mpcc.compiler.frontend.translate import GraphBuilder
 
     packet, overload = name.split(".")
     function = getattr(getattr(A, packet), overload)
-    builder, values, tensors = _GraphBuilder(), {}, []
+    builder, values, tensors = GraphBuilder(), {}, []
 
     def given(value):
         if isinstance(value, torch.Tensor):

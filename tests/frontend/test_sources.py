@@ -10,7 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from mpcc.compiler.errors import MpccError
-from mpcc.compiler.frontend.capture import capture, save_model
+from mpcc.compiler.frontend.capture import capture
+from mpcc.compiler.frontend.export import save_model
 from mpcc.compiler.graph.interpret import outputs_of, run_graph
 from tests.frontend.conftest import batch, tiny
 

@@ -115,7 +115,7 @@ def trunc_pr(result: sint, a: sint, k: int, m: int) -> None:
         raise CompilerError(f"trunc_pr with k = {k}, m = {m}")
     machine().count("trunc", a.size)
     rng = None if machine().nearest else machine().rng
-    result._write(truncate(a.data, k, m, True, rng), a._deps)
+    result.write(truncate(a.data, k, m, True, rng), a.deps)
 
 
 def fixinput(player: int, result: public, f: int, precision: int) -> None:
@@ -123,7 +123,7 @@ def fixinput(player: int, result: public, f: int, precision: int) -> None:
     if player != -1 or not isinstance(result, cint) or (f, precision) != (0, 0):
         raise CompilerError("fixinput is provided for public integers only: fixinput(-1, cint, 0, 0)")
     machine().count("input_public", result.size)
-    result._write(np.array(machine().read_public_input(result.size)), frozenset())
+    result.write(np.array(machine().read_public_input(result.size)), frozenset())
 
 
 def floatoutput(player: int, significand: cint, exponent: cint, zero: cint, sign: cint) -> None:

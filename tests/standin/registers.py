@@ -39,7 +39,7 @@ class Register:
     __array_ufunc__ = None  # numpy must not take a register for a sequence
 
     def __init__(self, val: Any = None, size: int | None = None) -> None:
-        self._deps: frozenset[int] = frozenset()
+        self.deps: frozenset[int] = frozenset()
         self._frame = machine().frame
         self._data: Int64 | None = None
         if isinstance(val, (list, tuple)):
@@ -51,7 +51,7 @@ class Register:
             if val.rank > self.rank:
                 raise CompilerError(f"cannot convert {type(val).__name__} to {type(self).__name__}")
             size = self._agree(size, val.size)
-            self._data, self._deps = val.data, val._deps
+            self._data, self.deps = val.data, val.deps
         elif is_constant(val):
             self._data = np.full(1 if size is None else size, wrap(val), dtype=np.int64)
         elif val is not None:
@@ -78,34 +78,34 @@ class Register:
     @classmethod
     def _make(cls: type[R], data: Int64, deps: frozenset[int]) -> R:
         result = cls(size=data.size)
-        result._data, result._deps = data, machine().live_deps(deps)
+        result._data, result.deps = data, machine().live_deps(deps)
         return result
 
-    def _write(self, data: Int64, deps: frozenset[int]) -> None:
+    def write(self, data: Int64, deps: frozenset[int]) -> None:
         """Set the value, as an instruction with this register as its result does."""
         if data.size != self.size:
             raise CompilerError(f"mismatch of instruction and register size: {data.size} and {self.size}")
-        self._data, self._deps = data, machine().live_deps(deps)
+        self._data, self.deps = data, machine().live_deps(deps)
 
     # ** operators **
-    def _result_type(self) -> type[Register]:
+    def result_type(self) -> type[Register]:
         return type(self)
 
     def _operate(self, other: Any, function: Callable[[Any, Any], Any], name: str) -> Any:
         """function(self, other) element by element; a register of size 1 goes with any size."""
-        kind = self._result_type()
+        kind = self.result_type()
         if is_constant(other):
             machine().count(name, self.size)
-            return kind._make(np.asarray(function(self.data, wrap(other))), self._deps)
+            return kind._make(np.asarray(function(self.data, wrap(other))), self.deps)
         if not isinstance(other, Register):
             return NotImplemented
         if other.rank > kind.rank:
-            kind = other._result_type()
+            kind = other.result_type()
         if self.size != other.size and min(self.size, other.size) != 1:
             raise CompilerError(f"different vector sizes of operands: {self.size}/{other.size}")
         result = np.asarray(function(self.data, other.data))
         machine().count(name, result.size)
-        return kind._make(result, self._deps | other._deps)
+        return kind._make(result, self.deps | other.deps)
 
     def __add__(self, other: Any) -> Any:
         return self if is_constant(other) and other == 0 else self._operate(other, np.add, "add")
@@ -135,14 +135,14 @@ class Register:
     def __getitem__(self: R, index: int) -> R:
         if not is_constant(index) or not -self.size <= index < self.size:
             raise IndexError(f"index {index!r} of a vector of size {self.size}")
-        return self._make(self.data[index : index + 1 or None], self._deps)
+        return self._make(self.data[index : index + 1 or None], self.deps)
 
     def get_vector(self: R, base: int = 0, size: int | None = None) -> R:
         """`size` elements from `base` on."""
         size = self.size - base if size is None else size
         if not is_constant(base) or not is_constant(size) or base < 0 or size < 1 or base + size > self.size:
             raise CompilerError(f"get_vector({base}, {size}) of a vector of size {self.size}")
-        return self if size == self.size else self._make(self.data[base : base + size], self._deps)
+        return self if size == self.size else self._make(self.data[base : base + size], self.deps)
 
     @classmethod
     def concat(cls: type[R], parts: Iterable[R]) -> R:
@@ -150,7 +150,7 @@ class Register:
         registers = list(parts)
         if not registers or not all(isinstance(part, cls) for part in registers):
             raise CompilerError(f"concat needs {cls.__name__} vectors")
-        deps = frozenset[int]().union(*(part._deps for part in registers))
+        deps = frozenset[int]().union(*(part.deps for part in registers))
         return cls._make(np.concatenate([part.data for part in registers]), deps)
 
     # ** what run-time values do not have **
@@ -167,7 +167,7 @@ class regint(Register):
     rank = 0
 
     def __init__(self, val: Any = None, size: int | None = None) -> None:
-        super().__init__(val._as_regint() if isinstance(val, cint) else val, size)
+        super().__init__(val.as_regint() if isinstance(val, cint) else val, size)
 
     @classmethod
     def inc(cls, size: int, base: Any = 0, step: int = 1, repeat: int = 1, wrap: int | None = None) -> regint:
@@ -180,7 +180,7 @@ class regint(Register):
         if size < 1 or repeat < 1 or (wrap is not None and wrap < 1):
             raise CompilerError(f"inc({size}, ..., repeat={repeat}, wrap={wrap})")
         index = np.arange(size, dtype=np.int64) // repeat % (size if wrap is None else wrap)
-        return cls._make(start.data + step * index, start._deps)
+        return cls._make(start.data + step * index, start.deps)
 
 
 class cint(Register):
@@ -188,8 +188,8 @@ class cint(Register):
 
     rank = 1
 
-    def _as_regint(self) -> regint:
-        return regint._make(self.data, self._deps)
+    def as_regint(self) -> regint:
+        return regint._make(self.data, self.deps)
 
     def reveal(self) -> cint:
         return self
@@ -208,14 +208,14 @@ class cint(Register):
         if not is_constant(other) and not (isinstance(other, Register) and other.rank <= self.rank):
             raise CompilerError(f"comparison with {type(other).__name__}")
         difference = self._operate(other, lambda a, b: (a < b).astype(np.int64), "less_than_public")
-        return regint._make(difference.data, difference._deps)
+        return regint._make(difference.data, difference.deps)
 
     def round(self, k: int, m: int, nearest: Any = None, signed: bool = True) -> cint:
         """(self + 2^(m-1)) >> m for k-bit numbers: public values are always rounded to nearest."""
         if not 1 <= m < k <= RING_BITS:
             raise CompilerError(f"round({k}, {m})")
         machine().count("trunc_public", self.size)
-        return self._make(truncate(self.data, k, m, signed, None), self._deps)
+        return self._make(truncate(self.data, k, m, signed, None), self.deps)
 
 
 def truncate(v: Int64, k: int, m: int, signed: bool, rng: np.random.Generator | None) -> Int64:

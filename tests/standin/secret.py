@@ -29,9 +29,9 @@ def _addresses(address: Address, size: int) -> tuple[Int64, bool, frozenset[int]
     if not isinstance(address, regint):
         raise CompilerError(f"{type(address).__name__} is no address")
     if address.size == size:
-        return address.data, False, address._deps
+        return address.data, False, address.deps
     if address.size == 1:
-        return int(address.data[0]) + np.arange(size, dtype=np.int64), False, address._deps
+        return int(address.data[0]) + np.arange(size, dtype=np.int64), False, address.deps
     raise CompilerError(f"mismatch of instruction and register size: {address.size} addresses for {size} elements")
 
 
@@ -53,7 +53,7 @@ class InMemory(Register):
         where, direct, deps = _addresses(address, self.size)
         access = machine().access(where, write=True, direct=direct)
         machine().count("store", self.size)
-        deps = machine().live_deps(deps | self._deps)
+        deps = machine().live_deps(deps | self.deps)
         space_of(type(self)).store(access, self.data, deps, machine().budget)
 
     @classmethod
@@ -76,7 +76,7 @@ class sint(InMemory):
     rank = 2
     secret = True
 
-    def _result_type(self) -> type[Register]:
+    def result_type(self) -> type[Register]:
         return sint
 
     @classmethod
@@ -120,12 +120,12 @@ class sint(InMemory):
         if not (0 <= base < self.size and 0 <= last < self.size and count >= 1):
             raise CompilerError(f"get_vector({base}, {count}, {skip}) of a vector of size {self.size}")
         index = base + skip * np.arange(count)
-        return sint._make(self.data[index], self._deps)
+        return sint._make(self.data[index], self.deps)
 
     def sum(self) -> sint:
         """The sum of all elements."""
         machine().count("add", self.size)
-        return sint._make(np.atleast_1d(self.data.sum()), self._deps)
+        return sint._make(np.atleast_1d(self.data.sum()), self.deps)
 
     def round(self, k: int, m: int, nearest: bool = False, signed: bool = True) -> sint:
         """self / 2^m for k-bit numbers: to nearest (half up), or up with the probability of the fraction."""
@@ -135,7 +135,7 @@ class sint(InMemory):
             return self
         machine().count("trunc_nearest" if nearest else "trunc", self.size)
         rng = None if nearest or machine().nearest else machine().rng
-        return sint._make(truncate(self.data, k, m, signed, rng), self._deps)
+        return sint._make(truncate(self.data, k, m, signed, rng), self.deps)
 
     def less_than(self, other: Any, bit_length: int | None = None) -> sintbit:
         """1 where self < other, else 0: right if -2^bit_length <= self - other < 2^bit_length."""
@@ -150,13 +150,13 @@ class sint(InMemory):
 
     def reveal(self) -> public:
         machine().count("reveal", self.size)
-        return public._make(self.data, self._deps)
+        return public._make(self.data, self.deps)
 
     def reveal_to(self, player: int) -> personal:
         if not is_constant(player):
             raise CompilerError("the player has to be known at compile time")
         machine().count("reveal_to", self.size)
-        return personal(player, public._make(self.data, self._deps))
+        return personal(player, public._make(self.data, self.deps))
 
     @classmethod
     def dot_product(cls, x: Iterable[Any], y: Any) -> sint:
@@ -165,7 +165,7 @@ class sint(InMemory):
             if x.size != y.size:
                 raise CompilerError(f"dot product of {x.size} and {y.size} elements")
             machine().count("dot_product", 1)
-            return sint._make(np.atleast_1d((x.data * y.data).sum()), x._deps | y._deps)
+            return sint._make(np.atleast_1d((x.data * y.data).sum()), x.deps | y.deps)
         left, right = list(x), list(y)
         if len(left) != len(right) or not left:
             raise CompilerError(f"dot product of {len(left)} and {len(right)} vectors")
@@ -175,7 +175,7 @@ class sint(InMemory):
         for a, b in zip(left, right, strict=True):
             total += a.data * b.data
         machine().count("dot_product", left[0].size)
-        return sint._make(total, frozenset().union(*(v._deps for v in left + right)))
+        return sint._make(total, frozenset().union(*(v.deps for v in left + right)))
 
     @classmethod
     def direct_matrix_mul(
@@ -224,7 +224,7 @@ def _factor(base: Address, rows: regint, columns: regint, width: int) -> tuple[I
     where = int(start.data[0]) + rows.data[:, None] * width + columns.data[None, :]
     access = machine().access(where.ravel(), write=False, direct=False)
     values = space_of(sint).load(access, machine().budget)
-    return values.reshape(where.shape), start._deps | rows._deps | columns._deps | {access.id}
+    return values.reshape(where.shape), start.deps | rows.deps | columns.deps | {access.id}
 
 
 class sintbit(sint):
@@ -238,7 +238,7 @@ def ltz(result: sint, a: sint, k: int) -> None:
     if not is_constant(k) or not 2 <= k <= RING_BITS:
         raise CompilerError(f"comparison of {k} bits in a ring of {RING_BITS} bits")
     machine().count("less_than", a.size)
-    result._write((a.data >> np.int64(k - 1)) & np.int64(1), a._deps)
+    result.write((a.data >> np.int64(k - 1)) & np.int64(1), a.deps)
 
 
 class personal:

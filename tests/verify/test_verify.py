@@ -123,11 +123,11 @@ def test_nan_is_never_within_a_tolerance():
 
 
 def test_padding_does_not_count():
-    from mpcc.verify import _kept
+    from mpcc.verify import kept_part
 
     mask = torch.tensor([[1, 1, 0]])
-    assert _kept((1, 3, 4), mask).tolist() == [[True, True, False]]
-    assert _kept((1, 2), mask).tolist() == [True]
+    assert kept_part((1, 3, 4), mask).tolist() == [[True, True, False]]
+    assert kept_part((1, 2), mask).tolist() == [True]
 
 
 def test_the_secure_engine_is_compared_too(monkeypatch):
