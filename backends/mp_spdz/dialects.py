@@ -16,6 +16,7 @@ from mpcc.compiler.errors import EngineError, MpccError
 TWO = ("client", "provider")
 THREE = (*TWO, "helper")
 LOCAL = ("--trunc-error", "16")  # TRUNC_ERROR of passes/choose_truncations
+TLS = ("-e",)  # where a majority may be dishonest MP-SPDZ speaks plain text to anybody unless told otherwise
 DABITS = ("-X",)  # modulo a prime comparisons then cost a sixth
 
 
@@ -81,13 +82,14 @@ DIALECTS: Mapping[str, Dialect] = {
             public_products_local=True,
             operands_free=False,
         ),
-        Dialect("semi2k", "semi2k-party.x", TWO, "round", public_products_local=True),
+        Dialect("semi2k", "semi2k-party.x", TWO, "round", TLS, public_products_local=True),
         *(
             Dialect(
                 name,
                 f"{name}-party.x",
                 TWO,
                 "round",
+                TLS,
                 public_products_local=True,
                 operands_free=False,
                 prime=True,

@@ -1,5 +1,8 @@
 """Keys and certificates in the form in which MP-SPDZ loads them.
 
+A certificate is a leaf: it signs nothing. Engines trust whatever leads to a certificate they were given, so one that
+could sign would let its owner make certificates in the name of every other party.
+
 Party i loads P<i>.pem and P<i>.key from Player-Data. It accepts a peer j whose certificate is in that folder under the
 hash of its subject (OpenSSL's directory look-up, what c_rehash makes) and whose common name is P<j>.
 """
@@ -15,12 +18,24 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mpcc.compiler.errors import EngineError
 
 VALIDITY = datetime.timedelta(days=30)
 CLOCK_SKEW = datetime.timedelta(days=1)
+_SIGNS_HANDSHAKES = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+_BOTH_ENDS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,9 @@ def make_identity(player: int, validity: datetime.timedelta = VALIDITY) -> Ident
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW if validity > datetime.timedelta() else now + validity - CLOCK_SKEW)
         .not_valid_after(now + validity)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_SIGNS_HANDSHAKES, critical=True)
+        .add_extension(_BOTH_ENDS, critical=False)
         .sign(key, hashes.SHA256())
     )
     encoded = key.private_bytes(
@@ -79,12 +96,18 @@ def save_identity(folder: Path, role: str, identity: Identity) -> tuple[Path, Pa
 
 
 def check_certificate(certificate: bytes, role: str, player: int, wanted: str) -> None:
-    """EngineError if a certificate is not the one whose fingerprint is `wanted`, not the role's, or not valid now."""
+    """EngineError if a certificate is not the one whose fingerprint is `wanted`, not the role's, no leaf, or not valid
+    now."""
     loaded = _loaded(certificate, role)
     if fingerprint(certificate) != wanted.strip().lower():
         raise EngineError(
             f"the certificate of the {role} is not the one expected: its fingerprint is {fingerprint(certificate)}",
             todo="ask the other side for its certificate and compare fingerprints",
+        )
+    if not _is_leaf(loaded):
+        raise EngineError(
+            f"the certificate of the {role} could sign certificates of other roles",
+            todo=f"make the keys anew: mpcc keys --role {role}, and give the certificate to the others",
         )
     now = datetime.datetime.now(datetime.UTC)
     if now > loaded.not_valid_after_utc:
@@ -97,6 +120,18 @@ def check_certificate(certificate: bytes, role: str, player: int, wanted: str) -
     names = [str(a.value) for a in loaded.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if names != [f"P{player}"]:
         raise EngineError(f"the certificate of the {role} is one of another role", todo=f"mpcc keys --role {role}")
+
+
+def _is_leaf(certificate: x509.Certificate) -> bool:
+    """Whether it says that it signs no certificates. EngineError if its extensions cannot be read."""
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    except (ValueError, x509.DuplicateExtension):
+        raise EngineError("a certificate is corrupt", todo="ask for it again") from None
+    return not constraints.ca and not usage.key_cert_sign
 
 
 def check_pair(identity: Identity, role: str) -> None:
@@ -113,7 +148,7 @@ def check_pair(identity: Identity, role: str) -> None:
 def _loaded(certificate: bytes, role: str = "party") -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(certificate)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise EngineError(f"the certificate of the {role} is corrupt", todo="ask for it again") from None
 
 

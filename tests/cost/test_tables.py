@@ -253,7 +253,8 @@ def test_supported_protocols(name):
 
 def test_party_programs_get_only_options_that_they_know():
     assert run_options_of("replicated-ring-party.x") == ("--trunc-error", str(TRUNC_ERROR))
-    assert run_options_of("semi2k-party.x") == run_options_of("unknown.x") == ()
+    assert [run_options_of(f"{name}-party.x") for name in ("semi2k", "hemi", "temi")] == [("-e",)] * 3
+    assert run_options_of("dealer-ring-party.x") == run_options_of("unknown.x") == ()
 
 
 def test_a_source_of_another_protocol_is_refused():

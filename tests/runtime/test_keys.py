@@ -3,8 +3,10 @@
 import ssl
 
 import pytest
+from forged import authority, signed_by
 
-from mpcc.runtime.parties.keys import install, make_identity, subject_hash
+from mpcc.compiler.errors import EngineError
+from mpcc.runtime.parties.keys import check_certificate, fingerprint, install, make_identity, subject_hash
 
 
 @pytest.mark.parametrize("player, expected", [(0, "690ad341"), (1, "0c19e31f"), (2, "786af600")])
@@ -69,3 +71,33 @@ def test_a_foreign_certificate_is_refused(folders, tmp_path):
 def test_keys_are_private(folders):
     assert (folders / "P0" / "P0.key").stat().st_mode & 0o777 == 0o600
     assert not (folders / "P1" / "P0.key").exists()
+
+
+def test_a_certificate_that_a_party_signed_is_refused(folders, tmp_path):
+    """The provider's own key signs a certificate in the name of another party."""
+    provider = make_identity(1)
+    (tmp_path / "trusting").mkdir()
+    install(tmp_path / "trusting", make_identity(0), {"P1": provider.certificate})
+    (tmp_path / "trusting" / "P0.pem").write_bytes((folders / "P0" / "P0.pem").read_bytes())
+    (tmp_path / "trusting" / "P0.key").write_bytes((folders / "P0" / "P0.key").read_bytes())
+    forged = signed_by(provider, 2)
+    (tmp_path / "P2.pem").write_bytes(forged.certificate + provider.certificate)
+    (tmp_path / "P2.key").write_bytes(forged.key)
+    attacker = context(tmp_path, "P2", ssl.PROTOCOL_TLS_CLIENT)
+    attacker.load_verify_locations(folders / "P0" / "P0.pem")
+    with pytest.raises(ssl.SSLError, match="invalid CA certificate"):
+        handshake(context(tmp_path / "trusting", "P0", ssl.PROTOCOL_TLS_SERVER), attacker)
+
+
+@pytest.mark.parametrize("make", [authority, lambda player: signed_by(authority(0), player, constraints=None)])
+def test_only_leaves_are_accepted(make):
+    """Also one that does not say what it is: engines would take it for an authority."""
+    found = make(1).certificate
+    with pytest.raises(EngineError, match="provider could sign certificates of other roles") as caught:
+        check_certificate(found, "provider", 1, fingerprint(found))
+    assert "mpcc keys --role provider" in str(caught.value.todo)
+
+
+def test_a_leaf_is_accepted():
+    found = make_identity(1).certificate
+    check_certificate(found, "provider", 1, fingerprint(found))
