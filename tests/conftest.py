@@ -22,6 +22,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden instead of comparing with it")
 
 
+# Marks of tests that start the parties of a secure engine: two such tests at a time would fight over the machine.
+WHOLE_MACHINE = ("mp_spdz", "spu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests run in one process where several share the work (`-n 2 --dist loadgroup`).
+
+    Tests that read the same compiled programs do, so that each program is compiled once.
+    """
+    for item in items:
+        shared = "tests.bundle.tiny_programs" in (getattr(v, "__name__", "") for v in vars(item.module).values())
+        if any(item.get_closest_marker(mark) for mark in WHOLE_MACHINE):
+            item.add_marker(pytest.mark.xdist_group("parties"))
+        elif shared:
+            item.add_marker(pytest.mark.xdist_group("tiny programs"))
+
+
 _LONG = re.compile(r"\d{7,}|\d+\.\d{4,}(?:e[+-]?\d+)?")
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import child
 import pytest
 import torch
 
@@ -220,5 +221,5 @@ def test_cost_by_key_keeps_the_totals():
 
 def test_import_is_cheap():
     code = "import sys, mpcc, mpcc.cli.app; print('torch' in sys.modules, 'numpy' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=child.SLOW_START)
     assert done.stdout.split() == ["False", "False"], done.stderr

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import child
 import pytest
 import torch
 
@@ -261,6 +262,6 @@ def test_process_prints_one_line(folder):
     program = torch.export.export(Unsupported(), (torch.zeros(2, 4),))
     torch.export.save(program, folder / "fft.pt2")
     command = [sys.executable, "-m", "mpcc", "compile", str(folder / "fft.pt2"), "-o", str(folder / "new.mpc")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=child.SLOW_START)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
     assert not (folder / "new.mpc").exists() and not done.stdout

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import zipfile
+from importlib.metadata import EntryPoint, entry_points
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
 from mpcc.compiler.errors import MpccError
+from mpcc.compiler.frontend import sources
 from mpcc.compiler.frontend.capture import capture
 from mpcc.compiler.frontend.export import save_model
 from mpcc.compiler.graph.interpret import outputs_of, run_graph
+from mpcc.marill.head_merging import merge_heads
+from mpcc.marill.saving import restore, save
 from tests.frontend.conftest import batch, tiny
 
 TOKENIZER = '{"version": "1.0", "model": {}}'
@@ -175,3 +180,29 @@ def test_missing_and_foreign_files(tmp_path):
         capture(tmp_path / "x")
     with pytest.raises(MpccError, match="cannot be read"):
         capture(3)
+
+
+def test_marill_reads_what_it_left_in_a_folder():
+    """The compiler does not know marill: it asks for what is registered."""
+    (loader,) = entry_points(group=sources.LOADERS)
+    assert loader.name == "marill" and loader.load() is restore
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_every_loader_is_asked_and_none_is_an_error_where_one_is_needed(model, tmp_path, monkeypatch, merged):
+    model = copy.deepcopy(model)
+    if merged:
+        merge_heads(model, 2, grouping="adjacent")
+    save(model, tmp_path)
+    asked = []
+    entry = EntryPoint("a", "tests:none", sources.LOADERS)
+    monkeypatch.setattr(EntryPoint, "load", lambda self: lambda module, folder: asked.append(folder))
+    monkeypatch.setattr(sources, "entry_points", lambda group: (entry, entry))
+    sources.load(tmp_path)
+    assert asked == [tmp_path, tmp_path]
+    monkeypatch.setattr(sources, "entry_points", lambda group: ())
+    if merged:
+        with pytest.raises(MpccError, match="computes more than its weights say"):
+            sources.load(tmp_path)
+    else:
+        assert sources.load(tmp_path).module is not None

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import child
 import pytest
 import torch
 from tiny_models import VOCABULARY, tiny
@@ -130,13 +131,13 @@ def test_an_interrupted_run_ends_with_the_same_bytes(here, how):
     (here / "out").rename(here / "whole")
     command = [sys.executable, "-m", "mpcc", "finetune", str(here / "recipe.toml"), "-o", str(here / "out")]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(command, env=os.environ | threads, stderr=subprocess.DEVNULL)
+    process = child.start(command, env=os.environ | threads, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not (here / "out.work/distill-hidden.checkpoint").exists() and time.monotonic() < deadline:
         assert process.poll() is None, "it ended before it could be interrupted"
         time.sleep(0.01)
     process.send_signal(how)
-    assert process.wait(60) != 0
+    assert process.wait(child.SLOW_START) != 0
     assert not (here / "out").exists(), "nothing half-written"
     assert subprocess.run(command, env=os.environ | threads, check=False).returncode == 0
     assert weights(here / "out") == whole

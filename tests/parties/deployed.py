@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import tiny_programs as tiny
+import child
 
 from mpcc.program import Program
 from mpcc.runtime.parties.keys import fingerprint, make_identity, save_identity
 from mpcc.runtime.parties.processes import free_ports
 from mpcc.split import split_program
+from tests.bundle import tiny_programs as tiny
 
 ROLES = ("client", "provider", "helper")
 LIMIT = 120.0  # seconds in which a fault has to be noticed
@@ -64,7 +65,7 @@ class Deployed:
         env.pop("MPCC_KEEP_WORK", None) if "MPCC_KEEP_WORK" not in environment else None
         if role != "client":
             env["PYTHONPATH"] = str(self.folder / "no_torch")
-        self.running[role] = subprocess.Popen(
+        self.running[role] = child.start(
             [*command, *options],
             cwd=self.at(role),
             env=env,

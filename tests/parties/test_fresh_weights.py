@@ -5,13 +5,13 @@ import json
 import warnings
 
 import pytest
-import tiny_programs as tiny
 import torch
 from mp_spdz_here import needs_mp_spdz
 
 import mpcc
 from mpcc.cli import app as cli
 from mpcc.compiler.errors import MpccError
+from tests.bundle import tiny_programs as tiny
 
 SAMPLES = [tiny.sample(seed=seed) for seed in range(3)]
 

@@ -4,6 +4,7 @@ import datetime
 import subprocess
 import sys
 
+import child
 import pytest
 
 from mpcc.cli.app import call
@@ -138,4 +139,4 @@ def test_provider_and_helper_need_no_torch():
         "mpcc.compiler.cost",
     )
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=child.SLOW_START).returncode == 0

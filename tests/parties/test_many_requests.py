@@ -1,8 +1,9 @@
 """A hundred inferences after one provisioning, in one session of three real parties."""
 
 import pytest
-import tiny_programs as tiny
 from mp_spdz_here import needs_mp_spdz
+
+from tests.bundle import tiny_programs as tiny
 
 COUNT = 100
 

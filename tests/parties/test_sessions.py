@@ -190,9 +190,8 @@ def test_an_error_while_a_request_is_made(home, state):
 def test_a_party_is_killed(work, home, state, player, role, mode):
     """The old state stays, and a following run works."""
     behaviour = (
-        f"begin()\nif player == {player}: (record / 'dying').touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
-        "while not (record / 'dying').exists(): time.sleep(0.01)\n"
-        "time.sleep(0.3); say('Fatal communication error', sys.stderr); sys.exit(1)"
+        f"begin()\nif player == {player}: die()\n"
+        "wait_for_a_death(); say('Fatal communication error', sys.stderr); sys.exit(1)"
     )
     other = make_home(work.parent / "killing", behaviour)
     with pytest.raises(EngineError, match=f"the {role} was ended by SIGKILL"):

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_programs as tiny
 from deployed import LIMIT, ROLES, Deployed, program
 from fake_home import processes_below, soon
 from mp_spdz_here import needs_mp_spdz
 
 from mpcc.runtime.parties.keys import fingerprint, make_identity
+from tests.bundle import tiny_programs as tiny
 
 SAMPLES = [tiny.sample(seed=seed) for seed in range(3)]
 CLIENT = ("--input", "in.json")
@@ -253,7 +253,7 @@ def test_a_foreign_certificate_in_the_handshake(deployed):
     (keys / "helper.key").write_bytes(foreign.key)
     hosts = deployed.entry("client") + deployed.entry("provider")
     (keys / "hosts.toml").write_text(hosts + deployed.entry("helper", fingerprint(foreign.certificate)))
-    done = deployed.run("--state", "state", "--wait", "8", client=CLIENT)
+    done = deployed.run("--state", "state", "--wait", "30", client=CLIENT)
     assert all(code == 3 for code, _, _ in done.values()) and not done["client"][1], done
     deployed.give_keys()
     works(deployed)

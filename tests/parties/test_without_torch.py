@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
-import tiny_programs as tiny
+import child
+
+from tests.bundle import tiny_programs as tiny
 
 PROGRAM = """
 import sys
@@ -25,6 +27,6 @@ def test_a_role_knows_the_estimate_without_torch(tmp_path):
     program = tiny.prefix_program()
     program.save(tmp_path / "prog.mpc")
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "prog.mpc")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=child.SLOW_START)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == program.cost().bytes_online

@@ -34,6 +34,21 @@ def say(text, file=sys.stdout):
 def begin():
     say("Starting timer 2 at 0 (0 MB, 0 rounds) after 0.1")
 
+def die():
+    # killed; the others learn whom to look for
+    (record / "dying.new").write_text(str(os.getpid()))
+    (record / "dying.new").rename(record / "dying")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def wait_for_a_death():
+    # until that party is dead, and mpcc has had time to see it first
+    while not (record / "dying").exists():
+        time.sleep(0.01)
+    process = pathlib.Path("/proc", (record / "dying").read_text(), "stat")
+    while process.exists() and process.read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    time.sleep(0.3)
+
 def finish():
     for timer, mb, rounds in ((2, 0.5, 1), (3, 8e-06, 1), (1, 1.2345670000000001, 10 + player), (4, 1.6e-05, 1)):
         say(f"Stopped timer {{timer}} at 0.25 ({{mb}} MB, {{rounds}} rounds)")
@@ -110,7 +125,7 @@ def processes_below(folder: Path) -> list[int]:
     return found
 
 
-def soon(condition: Callable[[], object], seconds: float = 30.0) -> bool:
+def soon(condition: Callable[[], object], seconds: float = 120.0) -> bool:
     """Whether a condition becomes true in time; the time is for a machine that is busy with something else."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import child
 import numpy as np
 import pytest
 from fake_home import GOOD, make_home, processes_below, soon
@@ -131,9 +132,8 @@ def test_a_party_fails(work, player, role):
 def test_a_party_is_killed(work, player, role):
     """The others notice and fail too; the killed one is named."""
     behaviour = (
-        f"begin()\nif player == {player}: (record / 'dying').touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
-        "while not (record / 'dying').exists(): time.sleep(0.01)\n"
-        "time.sleep(0.3); say('Fatal communication error', sys.stderr); sys.exit(1)"
+        f"begin()\nif player == {player}: die()\n"
+        "wait_for_a_death(); say('Fatal communication error', sys.stderr); sys.exit(1)"
     )
     fails(work, behaviour, f"the {role} was ended by SIGKILL")
 
@@ -221,14 +221,14 @@ run_job(Job("x = 1", "ring", n, n, n, (("y", 1),)), home=Path(sys.argv[1]))
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_mpcc_is_ended(work, number):
     home = make_home(work.parent / "home", "begin()\n(record / f'up{player}').touch()\ntime.sleep(60)")
-    process = subprocess.Popen(
+    process = child.start(
         [sys.executable, "-c", SCRIPT, str(home)], env={**os.environ, "TMPDIR": str(work)}, stderr=subprocess.PIPE
     )
     try:
         assert soon(lambda: all((home / f"up{i}").exists() for i in range(3)), 60)
         time.sleep(0.2)
         process.send_signal(number)
-        process.wait(30)
+        process.wait(120)
     finally:
         process.kill()
         process.communicate()

@@ -111,7 +111,7 @@ def test_foreign_certificate(work, monkeypatch):
         prepared(monkeypatch, "helper", foreign),
         pytest.raises(EngineError, match="certificate is not one of those agreed on"),
     ):
-        small_job()[0].run(limits=Limits(start=8.0, idle=20.0))
+        small_job()[0].run(limits=Limits(start=60.0, idle=60.0))
 
 
 @pytest.mark.spu

@@ -9,7 +9,6 @@ import socket
 from types import SimpleNamespace
 
 import pytest
-import tiny_programs as tiny
 from rich.console import Console
 
 from mpcc.cli import app as cli
@@ -24,6 +23,7 @@ from mpcc.runtime.spu.party import CONNECTED
 from mpcc.runtime.spu.session import SpuServed
 from mpcc.split import split_program
 from mpcc.spu_exchange import program_of
+from tests.bundle import tiny_programs as tiny
 
 
 # ** a role's part **

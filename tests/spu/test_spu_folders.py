@@ -7,16 +7,15 @@ import json
 import shutil
 import signal
 import socket
-import time
 from datetime import timedelta
 
 import numpy as np
 import pytest
-import tiny_programs as tiny
 from deployed import LIMIT, ROLES, Deployed, program
-from fake_home import processes_below
+from fake_home import processes_below, soon
 
 from mpcc.runtime.parties.keys import fingerprint, make_identity
+from tests.bundle import tiny_programs as tiny
 
 SAMPLES = [tiny.sample(seed=seed) for seed in range(3)]
 SPU, CLIENT = ("--engine", "spu"), ("--input", "in.json")
@@ -39,15 +38,6 @@ def deployed(place):
     place.kill()
     assert soon(lambda: not processes_below(place.folder))
     assert not [p for role in ROLES for p in (place.at(role) / "tmp").iterdir()]
-
-
-def soon(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return condition()
 
 
 def wanted(sample):
@@ -231,7 +221,7 @@ def test_a_foreign_certificate_in_the_handshake(deployed):
     (keys / "helper.key").write_bytes(foreign.key)
     hosts = deployed.entry("client") + deployed.entry("provider")
     (keys / "hosts.toml").write_text(hosts + deployed.entry("helper", fingerprint(foreign.certificate)))
-    done = deployed.run(*SPU, "--wait", "8", client=CLIENT)
+    done = deployed.run(*SPU, "--wait", "30", client=CLIENT)
     assert all(code == 3 and not out for code, out, _ in done.values()), done
     assert any("certificate is not one of those agreed on" in err for _, _, err in done.values())
 
