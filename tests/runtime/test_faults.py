@@ -225,7 +225,7 @@ def test_mpcc_is_ended(work, number):
         [sys.executable, "-c", SCRIPT, str(home)], env={**os.environ, "TMPDIR": str(work)}, stderr=subprocess.PIPE
     )
     try:
-        assert soon(lambda: all((home / f"up{i}").exists() for i in range(3)), 60)
+        assert soon(lambda: all((home / f"up{i}").exists() for i in range(3)))
         time.sleep(0.2)
         process.send_signal(number)
         process.wait(120)

@@ -23,7 +23,7 @@ from mpcc.runtime.spu import session as spu_session
 from mpcc.runtime.spu.folders import Array
 from mpcc.runtime.spu.session import SpuServed
 
-LIMITS = Limits(start=30.0, idle=20.0)
+LIMITS = Limits(start=120.0, idle=60.0)
 
 
 @dataclass(frozen=True)
