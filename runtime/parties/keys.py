@@ -146,8 +146,12 @@ def check_pair(identity: Identity, role: str) -> None:
 
 
 def _loaded(certificate: bytes, role: str = "party") -> x509.Certificate:
+    """The one certificate of a file: engines would trust every other one in it as well."""
     try:
-        return x509.load_pem_x509_certificate(certificate)
+        found, *more = x509.load_pem_x509_certificates(certificate)
+        if more:
+            raise EngineError(f"the certificate of the {role} is {1 + len(more)} certificates", todo="ask for it again")
+        return found
     except (ValueError, x509.InvalidVersion):
         raise EngineError(f"the certificate of the {role} is corrupt", todo="ask for it again") from None
 
