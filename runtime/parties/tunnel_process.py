@@ -398,11 +398,18 @@ def settings_from(text: str) -> Settings:
     return Settings(**table)
 
 
+def _noted(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What strangers do to a connection is no news; anything else is a bug, and goes to the log."""
+    error = context.get("exception")
+    if error is not None and not isinstance(error, OSError):
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+
+
 async def serve(settings: Settings) -> None:
     """Run a tunnel until SIGTERM. Failure if the session does not come about."""
     leave, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, leave.set)
-    loop.set_exception_handler(lambda loop, context: None)  # what strangers do to a connection is no news
+    loop.set_exception_handler(_noted)
     await Tunnel(settings).run(leave)
 
 

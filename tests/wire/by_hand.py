@@ -46,7 +46,7 @@ class ByHand:
         certificates: Mapping[str, bytes] | None = None,
         without: Sequence[str] = (),
     ) -> None:
-        """Start a player that takes `hosts` for everybody's addresses, by default with its own key; `without` some options."""
+        """Start a player, by default with its own key, that takes `hosts` for everybody's addresses."""
         role, place = self.roles[player], self.folder / f"player{player}"
         data = place / "Player-Data"
         data.mkdir(parents=True)

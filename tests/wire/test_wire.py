@@ -13,14 +13,14 @@ from mpcc.runtime.mp_spdz.home import setup_of
 from mpcc.runtime.parties.processes import free_ports
 from mpcc.runtime.parties.routes import mp_spdz_routes, ports_needed, split_address
 
-PROTOCOLS = ("ring", "dealer-ring", "semi2k", "hemi", "temi")
+OWN_TLS = ("ring", "dealer-ring", "semi2k")
+PROTOCOLS = (*OWN_TLS, "hemi", "temi")
 
 
 def application_bytes(recorders, strip=bytes):
     """The bytes inside TLS on all connections; NotTls if there are others."""
     connections = [c for recorder in recorders for c in recorder.connections]
     found = [records(strip(bytes(c.sent))) + records(bytes(c.received)) for c in connections]
-    assert all(any(kind == APPLICATION for kind, _ in one) for one in found)
     return sum(size for one in found for kind, size in one if kind == APPLICATION)
 
 
@@ -41,7 +41,7 @@ def seen_by(player, addresses, recorders):
 
 
 @needs_mp_spdz
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", OWN_TLS)
 def test_mp_spdz(work, protocol):
     """Its own TLS; before it each connection says its name in clear, and nothing else."""
     with ByHand(work, protocol) as run, ExitStack() as stack:
@@ -59,6 +59,19 @@ def test_without_encryption_it_is_seen(work):
         addresses, recorders = recorded(stack, 2)
         for player in range(2):
             run.start(player, seen_by(player, addresses, recorders), without=["-e"])
+        assert run.codes() == [0, 0]
+        with pytest.raises(NotTls):
+            application_bytes(recorders, without_greeting)
+
+
+@needs_mp_spdz
+def test_keys_of_hemi_are_seen(work):
+    """Why hemi and temi need the tunnel: MP-SPDZ exchanges their public keys in clear (a PlainPlayer in HemiPrep.hpp
+    and TemiPrep.hpp), whatever it was told, so that who is on the way could give each side keys of its own."""
+    with ByHand(work, "hemi") as run, ExitStack() as stack:
+        addresses, recorders = recorded(stack, 2)
+        for player in range(2):
+            run.start(player, seen_by(player, addresses, recorders))
         assert run.codes() == [0, 0]
         with pytest.raises(NotTls):
             application_bytes(recorders, without_greeting)
