@@ -88,7 +88,7 @@ def site_of(path: Path, role: str, protocol: str) -> Site:
     key = _read(own.key, f"the key of the {role}")
     if own.key.stat().st_mode & 0o077:
         raise EngineError(f"the key of the {role} can be read by others", where=str(own.key), todo="chmod 600 it")
-    identity = Identity(f"P{player}", certificates[f"P{player}"], key)
+    identity = Identity(f"P{player}", certificates[f"P{player}"], key, own.key)
     check_pair(identity, role)
     return Site({role: identity}, certificates, tuple(h.address for h in hosts))
 

@@ -40,11 +40,12 @@ _BOTH_ENDS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKey
 
 @dataclass(frozen=True)
 class Identity:
-    """A party's self-signed certificate and private key, both PEM."""
+    """A party's self-signed certificate and private key, both PEM; `key_path` is where a key that stays is kept."""
 
     name: str
     certificate: bytes
     key: bytes
+    key_path: Path | None = None
 
 
 def make_identity(player: int, validity: datetime.timedelta = VALIDITY) -> Identity:
@@ -73,8 +74,12 @@ def make_identity(player: int, validity: datetime.timedelta = VALIDITY) -> Ident
 
 
 def install(folder: Path, own: Identity, certificates: dict[str, bytes]) -> None:
-    """Write one party's folder: its own key (mode 0600), and the certificate of every party with its hash link."""
-    write_private(folder / f"{own.name}.key", own.key)
+    """Write one party's folder: its own key (mode 0600; a link to one that stays, so that there is no copy), and the
+    certificate of every party with its hash link."""
+    if own.key_path is not None:
+        (folder / f"{own.name}.key").symlink_to(own.key_path.resolve())
+    else:
+        write_private(folder / f"{own.name}.key", own.key)
     for name, certificate in certificates.items():
         (folder / f"{name}.pem").write_bytes(certificate)
         (folder / f"{subject_hash(certificate)}.0").symlink_to(f"{name}.pem")
@@ -146,8 +151,12 @@ def check_pair(identity: Identity, role: str) -> None:
 
 
 def _loaded(certificate: bytes, role: str = "party") -> x509.Certificate:
+    """The one certificate of a file: engines would trust every other one in it as well."""
     try:
-        return x509.load_pem_x509_certificate(certificate)
+        found, *more = x509.load_pem_x509_certificates(certificate)
+        if more:
+            raise EngineError(f"the certificate of the {role} is {1 + len(more)} certificates", todo="ask for it again")
+        return found
     except (ValueError, x509.InvalidVersion):
         raise EngineError(f"the certificate of the {role} is corrupt", todo="ask for it again") from None
 

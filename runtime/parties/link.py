@@ -230,6 +230,7 @@ class Link:
         return self._end() if self._over else None
 
     def _end(self) -> Ended:
+        self._over = False  # it is said once
         if self._buffer:
             raise RemoteProtocolError("the connection ended in the middle of a frame")
         orderly = self.state in (State.CLOSED, State.STREAMING)

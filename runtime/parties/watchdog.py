@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -49,6 +50,7 @@ class Watchdog:
                 start_new_session=True,
                 umask=0o077,
             )
+        _no_core_dump(process.pid)
         self.groups.add(process.pid)
         self._tell(f"+{process.pid}")
         return process
@@ -80,6 +82,13 @@ class Watchdog:
         with contextlib.suppress(OSError):  # a dead watchdog must not end the run
             self.process.stdin.write(line.encode() + b"\n")
             self.process.stdin.flush()
+
+
+def _no_core_dump(pid: int) -> None:
+    """A core dump would hold shares and keys. One byte rather than none: Linux pipes dumps to a program, if there is
+    one, whatever the limit, except for a limit of one."""
+    with contextlib.suppress(OSError, AttributeError):  # elsewhere the user's own limit holds
+        resource.prlimit(pid, resource.RLIMIT_CORE, (1, 1))
 
 
 def kill_group(group: int) -> None:

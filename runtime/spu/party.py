@@ -40,6 +40,7 @@ PUBLIC = -1  # the owner of what every party has
 CLIENT = 0
 LINGER_SECONDS = 0.5
 TRY_AGAIN_MS = 200
+_UNIX = "unix:"
 STOP, GO = b"\0", b"\1"
 CONNECTED = "Starting timer: connected"  # runtime/parties/processes.py looks for the first two words
 _TAKEN = "Binding to socket failed: the port is taken"  # likewise
@@ -200,13 +201,17 @@ def _read(pipe: BinaryIO, kind: str, shape: list[int]) -> Any:
 
 
 def _connect(spu: Any, folder: Path, task: Any) -> Any:
-    """The link to all other parties, with TLS: each side shows one of the certificates, or is turned away."""
+    """The link to all other parties, with TLS: each side shows one of the certificates, or is turned away.
+
+    Behind a tunnel all addresses are Unix sockets in this folder, and the tunnel does that.
+    """
     desc = spu.link.Desc()
-    desc.id = "mpcc"
-    for rank, address in enumerate((folder / "hosts").read_text("ascii").split()):
+    desc.id = task.get("session", "mpcc")
+    addresses = (folder / "hosts").read_text("ascii").split()
+    for rank, address in enumerate(addresses):
         own = rank == task["rank"] and task["listen"]
         desc.add_party(f"P{rank}", f"{task['listen']}:{address.rpartition(':')[2]}" if own else address)
-    desc.enable_ssl = True
+    desc.enable_ssl = not all(address.startswith(_UNIX) for address in addresses)
     for options in (desc.client_ssl_opts, desc.server_ssl_opts):
         options.cert.certificate_path = str(folder / "own.pem")
         options.cert.private_key_path = str(folder / "own.key")

@@ -101,3 +101,10 @@ def test_only_leaves_are_accepted(make):
 def test_a_leaf_is_accepted():
     found = make_identity(1).certificate
     check_certificate(found, "provider", 1, fingerprint(found))
+
+
+def test_a_file_holds_one_certificate():
+    """Engines would trust the second one too, and the fingerprint is that of the first."""
+    found = make_identity(1).certificate
+    with pytest.raises(EngineError, match="certificate of the provider is 2 certificates"):
+        check_certificate(found + authority(0).certificate, "provider", 1, fingerprint(found))

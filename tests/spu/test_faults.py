@@ -11,10 +11,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from forged import signed_by
 from spu_jobs import prepared, signalled, small_job
 
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime.parties.keys import make_identity
+from mpcc.runtime.parties.keys import Identity, make_identity
 from mpcc.runtime.parties.processes import Limits
 from mpcc.runtime.spu import party as spu_party
 from mpcc.runtime.spu import protocols as spu
@@ -82,6 +83,22 @@ def test_a_share_that_is_open_is_refused():
     spu_party._check_share(engine, 4, entry | {"secret": False}, shares[0])
     with pytest.raises(ValueError, match="another shape"):
         spu_party._check_share(engine, 4, entry | {"secret": False, "shape": [3, 2]}, shares[0])
+
+
+@pytest.mark.spu
+@pytest.mark.slow
+def test_a_certificate_signed_with_a_partys_key(work, monkeypatch):
+    """The helper shows one in its own name that the provider's key signed, with the provider's behind it."""
+
+    def forged(party):
+        provider = party.folder.parent / "provider"
+        signer = Identity("P1", (provider / "own.pem").read_bytes(), (provider / "own.key").read_bytes())
+        made = signed_by(signer, 2)
+        (party.folder / "own.pem").write_bytes(made.certificate + signer.certificate)
+        (party.folder / "own.key").write_bytes(made.key)
+
+    with prepared(monkeypatch, "helper", forged), pytest.raises(EngineError, match="a party was turned away"):
+        small_job()[0].run(limits=Limits(start=8.0, idle=8.0))
 
 
 @pytest.mark.spu

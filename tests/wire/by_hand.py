@@ -44,9 +44,9 @@ class ByHand:
         hosts: Sequence[str],
         identity: Identity | None = None,
         certificates: Mapping[str, bytes] | None = None,
-        options: Sequence[str] = (),
+        without: Sequence[str] = (),
     ) -> None:
-        """Start a player that takes `hosts` for everybody's addresses, by default with its own key."""
+        """Start a player, by default with its own key, that takes `hosts` for everybody's addresses."""
         role, place = self.roles[player], self.folder / f"player{player}"
         data = place / "Player-Data"
         data.mkdir(parents=True)
@@ -57,7 +57,7 @@ class ByHand:
         stream = np.concatenate([self.job.public_stream, own])
         write_private(data / f"Input-Binary-P{player}-0", stream.astype("<i8").tobytes())
         self.processes[player] = self.watchdog.start(
-            [*party_command(self.binary, player), *options],
+            [word for word in party_command(self.binary, player) if word not in without],
             cwd=place,
             env=environment(),
             stdout=place / "stdout",

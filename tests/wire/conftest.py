@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-for folder in (HERE.parent, HERE.parent / "runtime", HERE.parent / "bundle", HERE.parent / "spu", HERE):
+for folder in (
+    HERE.parent,
+    HERE.parent / "runtime",
+    HERE.parent / "bundle",
+    HERE.parent / "spu",
+    HERE.parent / "parties",
+    HERE,
+):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
