@@ -16,7 +16,8 @@ from mpcc.backends.emulator import run as emulate
 from mpcc.compiler.bundle.read import pack
 from mpcc.compiler.bundle.streams import encoded, shared_inputs
 from mpcc.compiler.cost import estimate
-from mpcc.compiler.driver.pipeline import Compiled, Options, compile_model
+from mpcc.compiler.driver.options import Options
+from mpcc.compiler.driver.pipeline import Compiled, compile_model
 from mpcc.compiler.driver.savings import measured_savings
 from mpcc.compiler.fixed import decode
 from mpcc.compiler.frontend.capture import Captured, capture

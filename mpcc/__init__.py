@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mpcc.api import compile, load, save
     from mpcc.compiler.cost import Cost
+    from mpcc.compiler.driver.options import Options
     from mpcc.compiler.errors import MpccError
     from mpcc.compiler.frontend.partition import Partition
     from mpcc.program import Program
     from mpcc.result import Result
 
-__all__ = ["Cost", "MpccError", "Partition", "Program", "Result", "compile", "load", "save"]
+__all__ = ["Cost", "MpccError", "Options", "Partition", "Program", "Result", "compile", "load", "save"]
 
 _HOME = {
     "Cost": "mpcc.compiler.cost",
     "MpccError": "mpcc.compiler.errors",
+    "Options": "mpcc.compiler.driver.options",
     "Partition": "mpcc.compiler.frontend.partition",
     "Program": "mpcc.program",
     "Result": "mpcc.result",

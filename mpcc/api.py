@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.compiler.bundle.manifest import input_specs
 from mpcc.compiler.bundle.read import load as load_bundle
 from mpcc.compiler.bundle.read import pack
-from mpcc.compiler.cost import Network, network_of
-from mpcc.compiler.driver.pipeline import Options, check_options, compile_model
+from mpcc.compiler.driver.check_options import check_options
+from mpcc.compiler.driver.options import Options
+from mpcc.compiler.driver.pipeline import compile_model
 from mpcc.compiler.driver.savings import measured_savings
+from mpcc.compiler.errors import MpccError
 from mpcc.compiler.frontend.capture import Captured, capture
 from mpcc.compiler.frontend.export import Inputs, save_model
 from mpcc.compiler.frontend.partition import Partition
@@ -29,24 +31,9 @@ def compile(
     partition: Partition | None = None,
     calibration: Sequence[Mapping[str, object]] | None = None,
     *,
-    protocol: str = "ring",
-    network: str | Path | Network = "lan",
-    approximations: Mapping[str, str] | None = None,
-    output: str = "logits",
-    sequence_length: int | None = None,
-    batch_size: int = 1,
-    public_inputs: Iterable[str] = (),
-    profile: str = "default",
-    failure_bits: int | None = None,
-    frac_bits: int | None = None,
-    truncation: str | None = None,
-    base: str | Path | None = None,
-    calibrate_random: int = 0,
-    allow_pickle: bool = False,
-    truncate: bool = False,
-    recover_lora: int | float | None = None,
-    savings: bool = False,
+    options: Options | None = None,
     progress: Progress | None = None,
+    **choices: Any,
 ) -> Program:
     """Compile a model to a secure program.
 
@@ -55,57 +42,33 @@ def compile(
         example_inputs: tensors that fix the shapes; or give `sequence_length` and `batch_size` for a text model.
         partition: which weights are public. Default: with `base`, what is byte-equal to it; otherwise none.
         calibration: inputs like the real ones, for ranges (as `Program.run` takes them, texts included).
-        network: what the program is to be fast on, "lan", "wan", "local" or a TOML file: it decides between forms that
-            trade rounds for bytes.
-        approximations: e.g. {"gelu": "quad"}; the default forms are faithful.
-        output: "logits" (the model's first output) or "all".
-        public_inputs: inputs that every party may learn, e.g. ["attention_mask"].
-        profile: "safe" (no truncation can fail, widest ranges), "default" (local truncations where the failure budget
-            allows) or "fast" (tight calibrated ranges, a larger failure budget).
-        failure_bits: the budget of an inference: truncations fail with probability at most 2^-failure_bits; None for
-            what the profile says (default 20, fast 16).
-        frac_bits: fractional bits of activations; None for what the profile says.
-        truncation: "probabilistic" (cheap) or "nearest" (leaks nothing); None for the protocol's cheaper one, which is
-            "nearest" for ps-rep-ring and sy-rep-ring only.
-        base: folder of the open base model.
-        calibrate_random: use that many random inputs besides `calibration`.
-        truncate: cut calibration texts that are longer than the program.
-        recover_lora: find low-rank updates of the base's weights: the rank (a whole number), or the largest error of an
-            update as a share of it (below 1); with a base only.
-        savings: note what each pass saves, which takes as long again for each of them.
-        progress: called with the name of each stage as it begins.
+        options: all other choices as one object; or give them by keyword.
+        progress: called with the name of each pass and step as it begins.
+        choices: the fields of `mpcc.Options`, whose docstring explains them: protocol="ring", network="lan",
+            output="logits", profile="default", sequence_length, batch_size, base, public_inputs, approximations,
+            frac_bits, truncation, failure_bits, recover_lora, calibrate_random, truncate, allow_pickle, savings, ...
 
     Raises:
         MpccError: what is wrong with the model, the partition, the ranges or the options, in one sentence.
     """
+    if options is not None and choices:
+        raise MpccError(f"options were given twice: as an object, and {min(choices)} by keyword")
+    options = check_options(options or Options.of(**choices))  # before any work is done
     report = progress or (lambda name: None)
-    options = Options(
-        protocol=protocol,
-        network=network_of(network),
-        output=output,
-        frac_bits=frac_bits,
-        truncation=truncation or dialect_of(protocol).truncation,
-        profile=profile,
-        failure_bits=failure_bits,
-        approximations=approximations,
-        public_inputs=tuple(public_inputs),
-        recover_lora=recover_lora,
-    )
-    check_options(options)  # before any work is done
     report("capture")
     captured = capture(
         model,
         example_inputs,
-        base=base,
-        sequence_length=sequence_length,
-        batch_size=batch_size,
-        allow_pickle=allow_pickle,
+        base=options.base,
+        sequence_length=options.sequence_length,
+        batch_size=options.batch_size,
+        allow_pickle=options.allow_pickle,
     )
     if partition is None:
-        partition = _default_partition(captured, base)
-    samples = _samples(captured, calibration, calibrate_random, truncate)
+        partition = _default_partition(captured, options.base)
+    samples = _samples(captured, calibration, options.calibrate_random, options.truncate)
     compiled = compile_model(captured, partition, samples, options, report)
-    found = measured_savings(captured, partition, samples, compiled, report) if savings else ()
+    found = measured_savings(captured, partition, samples, compiled, report) if options.savings else ()
     return Program(pack(captured, compiled, found))
 
 

@@ -15,7 +15,8 @@ import torch
 
 from mpcc.compiler.bundle.manifest import Manifest
 from mpcc.compiler.bundle.read import Bundle
-from mpcc.compiler.driver.pipeline import Options, rewritten
+from mpcc.compiler.driver.options import Options
+from mpcc.compiler.driver.pipeline import front_end
 from mpcc.compiler.errors import BundleError, MpccError
 from mpcc.compiler.frontend.capture import Captured, capture
 from mpcc.compiler.graph.ir import Graph
@@ -56,7 +57,7 @@ def with_weights(
         raise MpccError("the program holds updates of low rank, which depend on the weights", todo=_AGAIN)
     captured = _captured(bundle.manifest, model, base, allow_pickle)
     _check_names(bundle.manifest, captured)
-    front = rewritten(captured, bundle.manifest.evidence, _options(bundle.manifest))
+    front = front_end(captured, bundle.manifest.evidence, _options(bundle.manifest))
     if _meaning(parse_graph(print_graph(front.graph))) != _meaning(bundle.graph):
         raise MpccError("the model does not compute what the program does", todo=_AGAIN)
     _check_public({**bundle.client.tensors, **bundle.public}, front.tensors)

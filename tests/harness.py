@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mpcc.backends.emulator import emulator
-from mpcc.compiler.driver.pipeline import schedule
+from mpcc.compiler.driver.schedule import merge, schedule
 from mpcc.compiler.fixed import decode, encode
 from mpcc.compiler.frontend.ranges import calibrate
 from mpcc.compiler.graph.ir import Graph, Node
@@ -19,6 +19,8 @@ from mpcc.compiler.ops.base import from_torch
 from mpcc.compiler.ring.ir import Builder, RingGraph
 from mpcc.compiler.ring.verify import verify
 from mpcc.compiler.types import TensorType, attributes
+from mpcc.passes.calls import GraphContext, Held
+from mpcc.passes.manager import Watch, run_graph_passes
 
 MODES = ("nearest", "probabilistic")
 
@@ -26,9 +28,19 @@ MODES = ("nearest", "probabilistic")
 def scheduled(ring: RingGraph, variant: str = "safe", without: Set[str] = frozenset()) -> RingGraph:
     """The schedule stage of the pipeline, verified before and after."""
     settings = Settings(truncation="nearest" if variant == "nearest" else "probabilistic")
-    result, _ = schedule(ring, settings, without=without)
+    watch = Watch(frozenset(without))
+    result = schedule(merge(ring, watch), settings, watch=watch).ring
     verify(result, final=True)
     return result
+
+
+def canonicalise(graph: Graph, tensors: Mapping[str, torch.Tensor]) -> tuple[Graph, dict[str, torch.Tensor]]:
+    """Folded, simplified and fused as the compiler does it, and the tensors that are left."""
+    held, _ = run_graph_passes(
+        Held(graph, tensors), GraphContext(), Watch(), since="fold_constants", before="narrow_reads"
+    )
+    used = {str(n.attr("tensor")) for n in held.graph if n.op in ("param", "constant")}
+    return held.graph, {name: tensor for name, tensor in held.tensors.items() if name in used}
 
 
 def encoded(ring: RingGraph, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

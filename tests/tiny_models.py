@@ -12,7 +12,8 @@ from harness import encoded_params
 
 from mpcc.backends.emulator import emulator
 from mpcc.backends.mp_spdz.weights import Region, tensor_order
-from mpcc.compiler.driver.pipeline import Compiled, Options, compile_model
+from mpcc.compiler.driver.options import Options
+from mpcc.compiler.driver.pipeline import Compiled, compile_model
 from mpcc.compiler.fixed import decode, encode
 from mpcc.compiler.frontend.capture import capture
 from mpcc.compiler.frontend.partition import Partition
@@ -77,9 +78,10 @@ def batches(length: int, rows: int = 1, count: int = 4, *, masked: bool = True) 
 def compiled(
     model: torch.nn.Module, inputs: Sequence[Inputs], partition: Partition | None = None, **options: object
 ) -> Compiled:
-    """Capture and compile, calibrated on `inputs`."""
+    """Capture and compile, calibrated on `inputs`; safe unless told otherwise."""
     captured = capture(model, inputs[0])
-    return compile_model(captured, partition or Partition.all_private(), inputs, Options(**options))
+    choices = {"profile": "safe", "truncation": "probabilistic", **options}
+    return compile_model(captured, partition or Partition.all_private(), inputs, Options(**choices))
 
 
 def shared_inputs(program: Compiled, inputs: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:

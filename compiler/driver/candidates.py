@@ -9,36 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 
+from mpcc.compiler.driver.options import PROFILES, Options
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.lowering import Settings
 from mpcc.passes.graph.cut import Regions
-
-if TYPE_CHECKING:
-    from mpcc.compiler.driver.pipeline import Options
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Fixed-point formats; `lean` chooses local truncations where the failure budget of 2^-failure_bits allows."""
-
-    frac_bits: int
-    weight_frac_bits: int
-    lean: bool = False
-    wide: bool = False
-    tight: bool = False
-    failure_bits: int = 20
-    inner_frac_bits: int = 20
-
-
-PROFILES: Mapping[str, Profile] = {
-    "safe": Profile(16, 16, wide=True),
-    "default": Profile(13, 15, lean=True, inner_frac_bits=17),
-    "fast": Profile(13, 15, lean=True, tight=True, failure_bits=16, inner_frac_bits=16),
-}
 
 NARROW_INNER_FRAC_BITS = 15
 

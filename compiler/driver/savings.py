@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from mpcc.compiler.cost import estimate
-from mpcc.compiler.driver.pipeline import SWITCHABLE, Compiled, compile_model
+from mpcc.compiler.driver.options import SWITCHABLE
+from mpcc.compiler.driver.pipeline import Compiled, compile_model
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.frontend.capture import Captured
 from mpcc.compiler.frontend.partition import Partition
@@ -48,7 +49,11 @@ def _saving(
     options = compiled.options
     try:
         other = compile_model(
-            model, partition, samples, replace(options, without=frozenset({name})), form=compiled.settings
+            model,
+            partition,
+            samples,
+            replace(options, without=frozenset({name}), print_after=frozenset(), time_passes=False),
+            form=compiled.settings,
         )
     except MpccError as error:  # that a program does not compile without a pass is a finding too
         return Saving(name, 0, 0, 0, str(error).splitlines()[0])

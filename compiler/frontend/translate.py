@@ -21,10 +21,11 @@ from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
 
 from mpcc.compiler.errors import InternalError, MpccError, UnsupportedError
-from mpcc.compiler.graph.ir import Graph, Node, Origin
-from mpcc.compiler.ops import ATEN, REGISTRY
+from mpcc.compiler.graph.build import GraphBuilder
+from mpcc.compiler.graph.ir import Graph, Origin
+from mpcc.compiler.ops import ATEN
 from mpcc.compiler.ops.base import NotConvertible, Value, from_torch
-from mpcc.compiler.types import Attr, TensorType, attributes
+from mpcc.compiler.types import Attr, TensorType
 
 KINDS: Mapping[InputKind, str] = {
     InputKind.PARAMETER: "parameter",
@@ -45,33 +46,21 @@ class Translated:
 
 
 @dataclass
-class GraphBuilder:
-    """Appends nodes under unused names; `origin` is that of the ATen call being converted."""
+class AtenBuilder:
+    """What converters append to: nodes are named after the ATen call being converted and have its origin."""
 
-    nodes: list[Node] = field(default_factory=list)
+    graph: GraphBuilder = field(default_factory=GraphBuilder)
     literals: dict[str, torch.Tensor] = field(default_factory=dict)
-    taken: set[str] = field(default_factory=set)
     stem: str = "node"
     origin: Origin = field(default_factory=Origin)
-    reserved: frozenset[str] = frozenset()
+    reserved: frozenset[str] = frozenset()  # names of tensors that literals must not take
     _shared: dict[tuple[str, float], Value] = field(default_factory=dict)
 
-    def unused(self, stem: str) -> str:
-        name, n = stem, 1
-        while name in self.taken:
-            n += 1
-            name = f"{stem}_{n}"
-        self.taken.add(name)
-        return name
-
-    def add(self, op: str, type_: TensorType, inputs: Sequence[Value], attrs: Mapping[str, Attr]) -> Value:
-        name = self.unused(self.stem)
-        names = tuple(v.name for v in inputs)
-        self.nodes.append(Node(name, op, names, attributes(**attrs), type_, self.origin))
-        return Value(name, type_)
+    def leaf(self, op: str, type_: TensorType, **attrs: Attr) -> Value:
+        return self._value(self.graph.leaf(self.stem, op, type_, attrs, self.origin))
 
     def emit(self, op: str, inputs: Sequence[Value], /, **attrs: Attr) -> Value:
-        return self.add(op, REGISTRY[op].type([v.type for v in inputs], attrs), inputs, attrs)
+        return self._value(self.graph.emit(self.stem, op, [v.name for v in inputs], attrs, origin=self.origin))
 
     def literal(self, tensor: torch.Tensor) -> Value:
         """A constant; equal numbers share one."""
@@ -83,12 +72,14 @@ class GraphBuilder:
             number += 1
         name = f"const.{number}"
         self.literals[name] = tensor
-        kept, self.stem = self.stem, f"const_{number}"
-        value = self.add("constant", tensor_type(tensor), (), {"tensor": name})
-        self.stem = kept
+        attrs: dict[str, Attr] = {"tensor": name}
+        value = self._value(self.graph.leaf(f"const_{number}", "constant", tensor_type(tensor), attrs, self.origin))
         if key is not None:
             self._shared[key] = value
         return value
+
+    def _value(self, name: str) -> Value:
+        return Value(name, self.graph.type(name))
 
 
 def tensor_type(tensor: torch.Tensor) -> TensorType:
@@ -170,7 +161,7 @@ def translate(program: ExportedProgram, canonical: Mapping[str, str] | None = No
         if out.kind is not OutputKind.USER_OUTPUT:
             raise MpccError(f"the model writes to its own state ({out.target})", todo="make forward a pure function")
     held = (s.target for s in program.graph_signature.input_specs if s.target is not None)
-    builder = GraphBuilder(reserved=frozenset(held))
+    builder = AtenBuilder(reserved=frozenset(held))
     env: dict[FxNode, Any] = _leaves(program, builder, canonical or {})
     gaps: list[tuple[str, Origin, str]] = []
     broken: set[FxNode] = set()
@@ -187,10 +178,10 @@ def translate(program: ExportedProgram, canonical: Mapping[str, str] | None = No
     if gaps:
         raise _unsupported(gaps)
     outputs = _outputs(program, env)
-    return Translated(Graph(tuple(builder.nodes), outputs), builder.literals)
+    return Translated(builder.graph.graph(outputs), builder.literals)
 
 
-def _leaves(program: ExportedProgram, builder: GraphBuilder, canonical: Mapping[str, str]) -> dict[FxNode, Any]:
+def _leaves(program: ExportedProgram, builder: AtenBuilder, canonical: Mapping[str, str]) -> dict[FxNode, Any]:
     env: dict[FxNode, Any] = {}
     made: dict[str, Value] = {}
     placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
@@ -201,7 +192,7 @@ def _leaves(program: ExportedProgram, builder: GraphBuilder, canonical: Mapping[
             continue
         if spec.kind is InputKind.USER_INPUT:
             builder.stem, builder.origin = sanitise(node.name), Origin()
-            env[node] = builder.add("input", tensor_type(value), (), {"role": "client"})
+            env[node] = builder.leaf("input", tensor_type(value), role="client")
             continue
         if spec.kind not in KINDS or spec.target is None:
             raise MpccError(f"the exported program has an input of kind {spec.kind.name}, which is not supported")
@@ -209,7 +200,7 @@ def _leaves(program: ExportedProgram, builder: GraphBuilder, canonical: Mapping[
         if name not in made:
             op = "constant" if _implied(spec, value) else "param"
             builder.stem, builder.origin = sanitise(name), Origin(name.rpartition(".")[0])
-            made[name] = builder.add(op, tensor_type(value), (), {"tensor": name})
+            made[name] = builder.leaf(op, tensor_type(value), tensor=name)
         env[node] = made[name]
     return env
 
@@ -231,7 +222,7 @@ def _known(node: FxNode) -> bool:
     return node.target is operator.getitem or str(node.target) in ATEN or bool(_NO_EFFECT.fullmatch(str(node.target)))
 
 
-def _convert(node: FxNode, builder: GraphBuilder, env: dict[FxNode, Any]) -> str | None:
+def _convert(node: FxNode, builder: AtenBuilder, env: dict[FxNode, Any]) -> str | None:
     """Convert one call; the reason where that is impossible."""
     if node.target is operator.getitem:
         source, index = node.args

@@ -2,103 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mpcc.cli import files
 from mpcc.cli.console import note, stages, terminal
 from mpcc.cli.options import TracebackFlag
+from mpcc.compiler.driver.options import SWITCHABLE, Options
 from mpcc.compiler.errors import MpccError
+from mpcc.passes import GRAPH
 
 if TYPE_CHECKING:
     from mpcc.compiler.frontend.partition import Partition
     from mpcc.program import Program
 
-COMPILE_STAGES = 12
+STAGES = len(GRAPH) + 5  # start, capture, schedule, emit, write
 
 
-def compile_command(
-    model: Annotated[Path, typer.Argument(help="Exported program, mpcc.save file, Hugging Face or adapter folder.")],
-    out: Annotated[Path, typer.Option("-o", "--out", readable=False, help="The program to write, prog.mpc.")],
-    base: Annotated[Path | None, typer.Option(help="Open checkpoint: tensors equal to it are public.")] = None,
-    partition: Annotated[Path | None, typer.Option(help="TOML file with lists of names: public, private.")] = None,
-    peft: Annotated[bool, typer.Option("--peft", help="The model must be an adapter on --base.")] = False,
-    calibration: Annotated[Path | None, typer.Option(help="JSON file with inputs like the real ones.")] = None,
-    calibrate_random: Annotated[int, typer.Option(min=0, help="Calibrate with that many random inputs.")] = 0,
-    sequence_length: Annotated[int | None, typer.Option(min=1, help="Tokens per input of a text model.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Inputs per inference.")] = 1,
-    protocol: Annotated[
+def _flag(name: str, help: str) -> Any:
+    return Annotated[bool, typer.Option(f"--{name}", help=help)]
+
+
+# What is asked on the command line alone: name -> type and help; without a default it must be given.
+OWN: Mapping[str, Any] = {
+    "model": Annotated[Path, typer.Argument(help="Exported program, mpcc.save file, Hugging Face or adapter folder.")],
+    "out": Annotated[Path, typer.Option("-o", "--out", readable=False, help="The program to write, prog.mpc.")],
+    "partition": Annotated[Path | None, typer.Option(help="TOML file with lists of names: public, private.")],
+    "peft": _flag("peft", "The model must be an adapter on --base."),
+    "calibration": Annotated[Path | None, typer.Option(help="JSON file with inputs like the real ones.")],
+    "traceback": TracebackFlag,
+}
+DEFAULTS: dict[str, object] = {"partition": None, "peft": False, "calibration": None, "traceback": False}
+
+# Fields of `Options`, whose defaults they have.
+FIELDS: Mapping[str, Any] = {
+    "base": Annotated[Path | None, typer.Option(help="Open checkpoint: tensors equal to it are public.")],
+    "calibrate_random": Annotated[int, typer.Option(min=0, help="Calibrate with that many random inputs.")],
+    "sequence_length": Annotated[int | None, typer.Option(min=1, help="Tokens per input of a text model.")],
+    "batch_size": Annotated[int, typer.Option(min=1, help="Inputs per inference.")],
+    "protocol": Annotated[
         str, typer.Option(help="ring, dealer-ring, semi2k, hemi, temi, rep4-ring, ps-rep-ring, sy-rep-ring.")
-    ] = "ring",
-    network: Annotated[
+    ],
+    "network": Annotated[
         str,
         typer.Option(metavar="NAME|FILE", help="lan, wan, local or a TOML file: what the program is to be fast on."),
-    ] = "lan",
-    savings: Annotated[bool, typer.Option("--savings", help="Note what each pass saves; takes longer.")] = False,
-    approximation: Annotated[list[str] | None, typer.Option(help="e.g. gelu=quad; may be given again.")] = None,
-    output: Annotated[str, typer.Option(help="logits (the first output) or all.")] = "logits",
-    public_input: Annotated[list[str] | None, typer.Option(help="An input that everybody may learn.")] = None,
-    profile: Annotated[
-        str, typer.Option(help="safe: no truncation can fail; default: local ones within a budget; fast: tight ranges.")
-    ] = "default",
-    failure_bits: Annotated[
+    ],
+    "savings": _flag("savings", "Note what each pass saves; takes longer."),
+    "approximation": Annotated[list[str] | None, typer.Option(help="e.g. gelu=quad; may be given again.")],
+    "output": Annotated[str, typer.Option(help="logits (the first output) or all.")],
+    "public_input": Annotated[list[str] | None, typer.Option(help="An input that everybody may learn.")],
+    "profile": Annotated[
+        str,
+        typer.Option(help="safe: no truncation can fail; default: local ones within a budget; fast: tight ranges."),
+    ],
+    "failure_bits": Annotated[
         int | None, typer.Option(min=1, max=60, help="Truncations may fail with probability 2^-N per inference.")
-    ] = None,
-    frac_bits: Annotated[
+    ],
+    "frac_bits": Annotated[
         int | None, typer.Option(min=4, max=30, help="Fractional bits of activations; by default the profile's.")
-    ] = None,
-    truncation: Annotated[
+    ],
+    "truncation": Annotated[
         str | None, typer.Option(help="probabilistic or nearest (leaks nothing); by default what is cheaper.")
-    ] = None,
-    truncate: Annotated[bool, typer.Option("--truncate", help="Cut calibration texts that are too long.")] = False,
-    recover_lora: Annotated[
+    ],
+    "truncate": _flag("truncate", "Cut calibration texts that are too long."),
+    "recover_lora": Annotated[
         str | None, typer.Option(metavar="RANK|ERROR", help="Find updates of low rank: 8, or an error like 0.05.")
-    ] = None,
-    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Run the code in a pickled model.")] = False,
-    traceback: TracebackFlag = False,
-) -> None:
+    ],
+    "allow_pickle": _flag("allow-pickle", "Run the code in a pickled model."),
+    "print_after": Annotated[
+        list[str] | None,
+        typer.Option(metavar="PASS|all", help="Print the program to stderr after a pass; may be given again."),
+    ],
+    "time_passes": _flag("time-passes", "Print the CPU seconds of each pass to stderr."),
+    "without": Annotated[
+        list[str] | None,
+        typer.Option(metavar="PASS", help="Leave out a pass, to see what it saves; may be given again."),
+    ],
+}
+REPEATED: Mapping[str, str] = {"approximation": "approximations", "public_input": "public_inputs"}  # option -> field
+
+
+def compile_command(**given: Any) -> None:
     """Compile a model to an MP-SPDZ program and its bundle."""
     from mpcc.compiler.bundle.files import check_target
 
+    out: Path = given["out"]
     check_target(out)
-    chosen = _approximations(approximation or [])
-    samples = files.read_inputs(calibration) if calibration is not None else []
-    with stages(COMPILE_STAGES) as stage:
+    choices = _choices(given)
+    samples = files.read_inputs(given["calibration"]) if given["calibration"] is not None else []
+    with stages(STAGES + (len(SWITCHABLE) if choices["savings"] else 0)) as stage:
         stage("start")
         from mpcc.api import compile
 
-        program = compile(
-            str(model),
-            None,
-            _partition(base, partition, peft),
-            samples,
-            protocol=protocol,
-            network=network,
-            approximations=chosen,
-            output=output,
-            sequence_length=sequence_length,
-            batch_size=batch_size,
-            public_inputs=public_input or (),
-            frac_bits=frac_bits,
-            truncation=truncation,
-            base=base,
-            profile=profile,
-            failure_bits=failure_bits,
-            calibrate_random=calibrate_random,
-            allow_pickle=allow_pickle,
-            truncate=truncate,
-            recover_lora=_rank_or_error(recover_lora),
-            savings=savings,
-            progress=stage,
-        )
+        partition = _partition(given["base"], given["partition"], given["peft"])
+        program = compile(str(given["model"]), None, partition, samples, progress=stage, **choices)
         stage("write")
         program.save(out)
-    if calibrate_random:
+    if choices["calibrate_random"]:
         note("ranges come from random inputs, which is good for costs only; use --calibration before real use")
     _summary(program, out)
+
+
+def _choices(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What `Options` takes, from what was typed."""
+    typed = {REPEATED.get(name, name): given[name] for name in FIELDS}
+    return typed | {
+        "approximations": _approximations(typed["approximations"] or ()),
+        "recover_lora": _rank_or_error(typed["recover_lora"]),
+        **{name: tuple(typed[name] or ()) for name in ("public_inputs", "print_after", "without")},
+    }
+
+
+def _signature() -> inspect.Signature:
+    """The parameters of the command, from the tables: typer reads them as if they had been written out."""
+    values = {f.name: getattr(Options(), f.name) for f in fields(Options)}
+    chosen = {name: values[REPEATED.get(name, name)] for name in FIELDS}
+    known = DEFAULTS | {name: None if value in ((), frozenset(), "") else value for name, value in chosen.items()}
+    types, empty = {**OWN, **FIELDS}, inspect.Parameter.empty
+    return inspect.Signature(
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=known.get(name, empty), annotation=type)
+            for name, type in types.items()
+        ]
+    )
 
 
 def _summary(program: Program, out: Path) -> None:
@@ -150,3 +181,6 @@ def _approximations(given: Sequence[str]) -> dict[str, str]:
     if wrong := [op for op, sign, form in pairs if not (op and sign and form)]:
         raise MpccError(f"--approximation {wrong[0]!r} is not OPERATION=FORM", todo="e.g. --approximation gelu=quad")
     return {op: form for op, _, form in pairs}
+
+
+compile_command.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -1,4 +1,9 @@
-"""The cut stage: split a labelled graph at the cheapest boundary.
+"""Split a labelled graph at the cheapest boundary into what the client computes and what runs in MPC.
+
+Given (m is the client's, w the provider's)      Result: the client's part       in MPC
+    m = cast(x)             [B, S]                   m = cast(x)                     m = input      [B, S]
+    e = expand(m)     [B, 1, S, S]                   shares m                        e = expand(m)
+    y = mul(e, w)                                                                    y = mul(e, w)
 
 Everything secret runs in MPC. A value that one role can compute may still be moved into MPC when that is free there
 (layout, casts) and the operand is smaller to share than the result: a [B, S] mask instead of its [B, 1, S, S]
@@ -12,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import networkx as nx
 
+from mpcc.compiler.errors import InternalError
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
 from mpcc.compiler.ops.base import FLOATS
 from mpcc.compiler.types import attributes
@@ -23,49 +29,39 @@ _WHOLE_OPS = frozenset({"one_hot", "first_kept"})  # 0 or 1 in a float tensor
 
 @dataclass(frozen=True)
 class Regions:
-    """What each role computes.
-
-    `client`: inputs -> shared tensors, by the name of the graph node. `prepared`: values computed once, when the
-    program is compiled: (new tensor name, node, visibility). `mpc`: the rest; its inputs are the client's tensors.
+    """What each role computes. `client`: inputs -> shared tensors, by the name of the graph node; `mpc`: the rest,
+    whose inputs are those tensors.
     """
 
     client: Graph
-    prepared: tuple[tuple[str, str, str], ...]
     mpc: Graph
 
 
 def cut(graph: Graph) -> Regions:
-    """Split `graph` (visibilities and sites filled in) into regions."""
+    """Split `graph`, in which what needs no input is prepared, into regions.
+
+    Raises:
+        InternalError: MPC would read what the provider has yet to compute.
+    """
     moved = moved_into_mpc(graph, ("client",)) | moved_into_mpc(graph, ("provider", "compile"))
     inside = {n.name for n in graph.nodes if n.site == "mpc"} | moved
-    boundary = _boundary(graph, inside)
-    shared = [n for n in boundary if n.site == "client"]
-    prepared = [n for n in boundary if n.site in ("provider", "compile") and not n.is_leaf]
-    names = {n.name: _tensor_name(n) for n in prepared}
-
+    boundary = {n.name for n in _boundary(graph, inside)}
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.name in inside:
             nodes.append(replace(node, site="mpc"))
-        elif node in shared:
+        elif node.name in boundary and node.site == "client":
             role = "public" if node.visibility == "public" else "client"
-            nodes.append(
-                replace(node, op="input", inputs=(), attrs=attributes(role=role, whole=_is_whole(graph, node)))
-            )
-        elif node.name in names:
-            nodes.append(replace(node, op="param", inputs=(), attrs=attributes(tensor=names[node.name])))
-        elif node in boundary:
+            attrs = attributes(role=role, whole=_is_whole(graph, node))
+            nodes.append(replace(node, op="input", inputs=(), attrs=attrs))
+        elif node.name in boundary:
+            if not node.is_leaf:
+                raise InternalError(f"{node.name} = {node.op} is computed by the {node.site} and was not prepared")
             nodes.append(node)
     mpc = Graph(tuple(nodes), tuple((k, v) for k, v in graph.outputs if v in inside))
-    client_outputs = tuple((n.name, n.name) for n in shared)
-    client = without_dead_nodes(
-        Graph(tuple(n for n in graph.nodes if n.name not in inside or n.is_leaf), client_outputs)
-    )
-    return Regions(client, tuple((names[n.name], n.name, n.visibility) for n in prepared), mpc)
-
-
-def _tensor_name(node: Node) -> str:
-    return f"{'derived' if node.visibility == 'provider' else 'folded'}.{node.name}"
+    shared = tuple((n.name, n.name) for n in mpc if n.op == "input")
+    outside = [n for n in graph.nodes if n.name not in inside or n.is_leaf]
+    return Regions(without_dead_nodes(Graph(tuple(outside), shared)), mpc)
 
 
 def _is_whole(graph: Graph, node: Node) -> bool:

@@ -23,9 +23,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from mpcc.compiler.graph.build import GraphBuilder
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
-from mpcc.compiler.ops import REGISTRY
-from mpcc.compiler.types import Attr, TensorType, attributes
+from mpcc.compiler.types import Attr, TensorType
 
 _LAYOUT = frozenset({"reshape", "slice", "permute", "expand"})
 
@@ -42,13 +42,16 @@ class Affine:
 
 @dataclass
 class _State:
+    """The graph so far. `pending` are values that are not computed yet, `made` what was made for which node."""
+
     graph: Graph
-    nodes: dict[str, Node] = field(default_factory=dict)
+    builder: GraphBuilder
+    blocks: bool = False
     pending: dict[str, Affine] = field(default_factory=dict)
+    made: dict[tuple[str, str], str] = field(default_factory=dict)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     centred: set[str] = field(default_factory=set)
     visibility: dict[str, str] = field(default_factory=dict)
-    blocks: bool = False
 
 
 def fold_affine(graph: Graph, blocks: bool = False) -> tuple[Graph, dict[str, torch.Tensor], dict[str, Affine]]:
@@ -58,7 +61,7 @@ def fold_affine(graph: Graph, blocks: bool = False) -> tuple[Graph, dict[str, to
     Returns the graph, new public constants, and for every LayerNorm that is no longer computed the node and the weights
     (names of nodes) that it can be recovered from.
     """
-    state = _State(graph, blocks=blocks)
+    state = _State(graph, GraphBuilder(n.name for n in graph), blocks)
     users = graph.users()
     outputs = {name for _, name in graph.outputs}
     for node in graph.nodes:
@@ -67,21 +70,20 @@ def fold_affine(graph: Graph, blocks: bool = False) -> tuple[Graph, dict[str, to
             _norm(state, node) or _layout(state, node) or _residual(state, node, users, outputs) or _linear(state, node)
         )
         if not folded:
-            state.nodes[node.name] = replace(node, inputs=tuple(_value(state, i) for i in node.inputs))
+            state.builder.keep(replace(node, inputs=tuple(_value(state, i) for i in node.inputs)))
     for name in outputs:
         _value(state, name)
     renamed = tuple((key, _value(state, name)) for key, name in graph.outputs)
     recovered = {name: affine for name, affine in state.pending.items() if graph[name].op == "layer_norm"}
-    return without_dead_nodes(Graph(tuple(state.nodes.values()), renamed)), state.constants, recovered
+    return without_dead_nodes(state.builder.graph(renamed)), state.constants, recovered
 
 
 def _emit(state: _State, like: Node, suffix: str, op: str, inputs: tuple[str, ...], **attrs: Attr) -> str:
-    """Append an operation named after `like`; its type follows from the operation."""
-    name = f"{like.name}_{suffix}"
-    if name not in state.nodes:
-        type_ = REGISTRY[op].type([state.nodes[i].type for i in inputs], attrs)
-        state.nodes[name] = Node(name, op, inputs, attributes(**attrs), type_, like.origin)
-    return name
+    """An operation named after `like`, made once for it."""
+    key = (like.name, suffix)
+    if key not in state.made:
+        state.made[key] = state.builder.emit(f"{like.name}_{suffix}", op, inputs, attrs, origin=like.origin)
+    return state.made[key]
 
 
 def _value(state: _State, name: str) -> str:
@@ -127,9 +129,8 @@ def _layout(state: _State, node: Node) -> bool:
     affine = state.pending.get(node.inputs[0]) if node.op in _LAYOUT and node.inputs else None
     if affine is None or not _keeps_last(state.graph[node.inputs[0]].type, node):
         return False
-    moved = replace(node, name=f"{node.name}_moved", inputs=(affine.source,))
-    state.nodes[moved.name] = moved
-    state.pending[node.name] = replace(affine, source=moved.name)
+    moved = _emit(state, node, "moved", node.op, (affine.source,), **dict(node.attrs))
+    state.pending[node.name] = replace(affine, source=moved)
     return True
 
 
@@ -151,7 +152,7 @@ def _linear(state: _State, node: Node) -> bool:
     if affine is None or not _same_owner(state, (*node.inputs[1:], affine.gamma, affine.beta)):
         return False
     weight, bias = _with_affine(state, node, affine, node.inputs[1], node.inputs[2:])
-    state.nodes[node.name] = replace(node, inputs=(affine.source, weight, bias))
+    state.builder.keep(replace(node, inputs=(affine.source, weight, bias)))
     return True
 
 
@@ -159,10 +160,10 @@ def _with_affine(state: _State, like: Node, affine: Affine, weight: str, bias: t
     """(W diag(gamma) / gain, b + W beta)."""
     gamma = _emit(state, like, "gain", "scale", (affine.gamma,), factor=1.0 / affine.gain)
     folded = _emit(state, like, "weight", "mul", (weight, gamma))
-    width = state.nodes[affine.beta].type.shape[0]
+    width = state.builder.type(affine.beta).shape[0]
     column = _emit(state, like, "column", "reshape", (affine.beta,), shape=(width, 1))
     product = _emit(state, like, "shifted", "matmul", (weight, column))
-    offset = _emit(state, like, "offset", "reshape", (product,), shape=(state.nodes[weight].type.shape[0],))
+    offset = _emit(state, like, "offset", "reshape", (product,), shape=(state.builder.type(weight).shape[0],))
     return folded, _emit(state, like, "bias", "add", (bias[0], offset)) if bias else offset
 
 
@@ -189,7 +190,7 @@ def _residual(state: _State, node: Node, users: dict[str, list[str]], outputs: s
 
 
 def _fuse(state: _State, node: Node, linear: Node, rest: str, affine: Affine | None) -> None:
-    u, weight, *bias = state.nodes.pop(linear.name).inputs
+    u, weight, *bias = state.builder.remove(linear.name).inputs
     if affine is None:
         _add_centred(state, node, [u, weight, *bias], _value(state, rest))
         return
@@ -206,7 +207,7 @@ def _fuse(state: _State, node: Node, linear: Node, rest: str, affine: Affine | N
         _centred(state, node, wide, "weight"),
         _centred(state, node, bias[0], "bias"),
     ]
-    state.nodes[node.name] = replace(node, op="linear", inputs=tuple(inputs), attrs=())
+    state.builder.keep(replace(node, op="linear", inputs=tuple(inputs), attrs=()))
     state.centred.add(node.name)
 
 
@@ -224,7 +225,7 @@ def _add_scaled(state: _State, node: Node, linear: tuple[str, str, str], affine:
     row = _emit(state, node, "row", "reshape", (gamma,), shape=(1, width))
     row = _emit(state, node, "row_share", "scale", (row,), factor=1.0 / width)
     mean = _emit(state, node, "residual_mean", "linear", (affine.source, row))
-    state.nodes[node.name] = replace(node, op="sub", inputs=(total, mean), attrs=())
+    state.builder.keep(replace(node, op="sub", inputs=(total, mean), attrs=()))
     state.centred.add(node.name)
 
 
@@ -241,7 +242,7 @@ def _add_centred(state: _State, node: Node, linear: list[str], rest: str) -> Non
     last = len(node.type.shape) - 1
     mean = _emit(state, node, "residual_mean", "mean", (rest,), dims=(last,), keepdim=True)
     centred = _emit(state, node, "residual_centred", "sub", (rest, mean))
-    state.nodes[node.name] = replace(node, op="add", inputs=(product, centred), attrs=())
+    state.builder.keep(replace(node, op="add", inputs=(product, centred), attrs=()))
     state.centred.add(node.name)
 
 
@@ -261,9 +262,11 @@ def _tiles(state: _State, width: int, block: int) -> str:
 
 
 def _constant(state: _State, name: str, value: torch.Tensor) -> str:
-    if name not in state.nodes:
-        state.constants[name] = value
-        constant = Node(name, "constant", (), attributes(tensor=name), TensorType(tuple(value.shape)))
-        state.nodes = {name: constant, **state.nodes}
-        state.visibility[name] = "public"
-    return name
+    """A public constant, made once; its tensor has the name of its node."""
+    key = (name, "")
+    if key not in state.made:
+        node = state.builder.unused(name)
+        type = TensorType(tuple(value.shape))
+        state.made[key] = state.builder.leaf(node, "constant", type, {"tensor": node})
+        state.constants[node], state.visibility[node] = value, "public"
+    return state.made[key]

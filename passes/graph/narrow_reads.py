@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from mpcc.compiler.graph.build import GraphBuilder
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
 from mpcc.compiler.ops import REGISTRY
 from mpcc.compiler.types import Attr, attributes
@@ -28,8 +29,7 @@ Part = Mapping[int, Cut]  # what is read of a value: dimension -> cut; a dimensi
 class _Narrowed:
     """The graph so far: `names` holds the node that stands for an old one, `parts` what of it that node computes."""
 
-    reserved: frozenset[str]
-    nodes: dict[str, Node] = field(default_factory=dict)
+    builder: GraphBuilder
     parts: dict[str, Part] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
 
@@ -37,16 +37,15 @@ class _Narrowed:
 def narrow_reads(graph: Graph) -> Graph:
     """Narrow what is computed to what is read. The graph has no repeats yet; outputs are read whole."""
     read, computed = _demands(graph)
-    done = _Narrowed(frozenset(n.name for n in graph.nodes))
+    done = _Narrowed(GraphBuilder(n.name for n in graph.nodes))
     for node in graph.nodes:
         done.parts[node.name] = computed[node.name]
         if node.op == "slice":
             done.names[node.name] = _fetch(done, graph[node.inputs[0]], read[node.name][0], node.name)
             continue
         inputs = tuple(_fetch(done, graph[i], part) for i, part in zip(node.inputs, read[node.name], strict=True))
-        done.nodes[node.name] = _rebuilt(done, node, inputs, computed[node.name])
-        done.names[node.name] = node.name
-    return without_dead_nodes(Graph(tuple(done.nodes.values()), tuple((k, done.names[n]) for k, n in graph.outputs)))
+        done.names[node.name] = done.builder.keep(_rebuilt(done, node, inputs, computed[node.name]))
+    return without_dead_nodes(done.builder.graph((k, done.names[n]) for k, n in graph.outputs))
 
 
 def _demands(graph: Graph) -> tuple[dict[str, list[Part]], dict[str, Part]]:
@@ -104,32 +103,16 @@ def _within(outer: Cut, inner: Cut) -> Cut:
     return (places.start, places[-1] + 1 if places else places.start, places.step)
 
 
-def _fetch(done: _Narrowed, node: Node, part: Part, name: str | None = None) -> str:
+def _fetch(done: _Narrowed, node: Node, part: Part, name: str = "") -> str:
     """The part of a value: its node, or slices of that where it computes more; the last of them may be named."""
     source, computed = done.names[node.name], done.parts[node.name]
     left = [(dim, cut) for dim, cut in part.items() if computed.get(dim) != cut]
     for i, (dim, (start, stop, step)) in enumerate(left):
-        own = name if i == len(left) - 1 else None
-        source = _slice(done, node, source, own, dim=dim, start=start, stop=stop, step=step)
+        own = name if i == len(left) - 1 else ""
+        attrs: dict[str, Attr] = {"dim": dim, "start": start, "stop": stop, "step": step}
+        stem = own or f"{node.name}_read"
+        source = done.builder.emit(stem, "slice", [source], attrs, origin=node.origin, replacing=own, reuse=True)
     return source
-
-
-def _slice(done: _Narrowed, like: Node, source: str, name: str | None, **attrs: Attr) -> str:
-    for other in done.nodes.values():
-        if (other.op, other.inputs, other.attrs) == ("slice", (source,), attributes(**attrs)):
-            return other.name
-    type_ = REGISTRY["slice"].type([done.nodes[source].type], attrs)
-    made = name or _unused(done, f"{like.name}_read")
-    done.nodes[made] = Node(made, "slice", (source,), attributes(**attrs), type_, like.origin)
-    return made
-
-
-def _unused(done: _Narrowed, stem: str) -> str:
-    n, name = 1, stem
-    while name in done.nodes or name in done.reserved:
-        n += 1
-        name = f"{stem}_{n}"
-    return name
 
 
 def _rebuilt(done: _Narrowed, node: Node, inputs: tuple[str, ...], part: Part) -> Node:
@@ -141,4 +124,4 @@ def _rebuilt(done: _Narrowed, node: Node, inputs: tuple[str, ...], part: Part) -
     moved = replace(node, inputs=inputs, attrs=attributes(**attrs))
     if not part:
         return moved
-    return replace(moved, type=REGISTRY[node.op].type([done.nodes[i].type for i in inputs], attrs))
+    return replace(moved, type=REGISTRY[node.op].type([done.builder.type(i) for i in inputs], attrs))

@@ -11,47 +11,40 @@ by the anchor (compiler/lowering/families/attention.py). Masks that differ betwe
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
-from mpcc.compiler.types import TensorType, attributes
+from mpcc.passes.graph.rewriting import Rewriter, rewrite
 
 
 def prepare_masks(graph: Graph) -> Graph:
     """Rewrite every attention whose mask is the same for all queries and heads."""
-    index = {node.name: node for node in graph.nodes}
-    prepared: dict[str, tuple[str, str]] = {}
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        if node.op == "attention" and node.attr("mask") == "keep":
-            source = _per_key(index, node.inputs[3])
-            if source is not None:
-                if source.name not in prepared:
-                    extra = _vectors(source)
-                    nodes.extend(extra)
-                    prepared[source.name] = (extra[1].name, extra[-1].name)
-                node = replace(node, inputs=(*node.inputs[:3], *prepared[source.name])).with_attrs(mask="key")
-        nodes.append(node)
-    return without_dead_nodes(graph.with_nodes(nodes))
+    prepared: dict[tuple[str, int], tuple[str, str]] = {}
+
+    def rule(rw: Rewriter, node: Node) -> str | None:
+        mask = _per_key(rw, node.inputs[3]) if node.attr("mask") == "keep" else None
+        if mask is None:
+            return None
+        key = mask.name, node.type.shape[0]
+        if key not in prepared:
+            prepared[key] = _vectors(rw, mask, node.type.shape[0])
+        return rw.emit("attention", [*node.inputs[:3], *prepared[key]], scale=node.attr("scale"), mask="key")
+
+    return without_dead_nodes(rewrite(graph, {}, {"attention": (rule,)}))
 
 
-def _per_key(index: dict[str, Node], name: str) -> Node | None:
-    """The [B, 1, .., 1, S] value behind layout operations, or None if the mask varies over heads or queries."""
-    node = index[name]
-    while node.op == "expand" and index[node.inputs[0]].type.shape[-1:] == node.type.shape[-1:]:
-        node = index[node.inputs[0]]
+def _per_key(rw: Rewriter, name: str) -> Node | None:
+    """The [B, 1, .., 1, S] value behind expansions, or None if the mask varies over heads or queries."""
+    node = rw.nodes[name]
+    while node.op == "expand" and rw.type(node.inputs[0]).shape[-1:] == node.type.shape[-1:]:
+        node = rw.nodes[node.inputs[0]]
     shape = node.type.shape
-    return node if len(shape) >= 2 and all(size == 1 for size in shape[1:-1]) and len(shape) > 2 else None
+    return node if len(shape) > 2 and all(size == 1 for size in shape[1:-1]) else None
 
 
-def _vectors(mask: Node) -> list[Node]:
-    batch, length = mask.type.shape[0], mask.type.shape[-1]
-    stem, origin = mask.name, mask.origin
-
-    def make(suffix: str, op: str, inputs: tuple[str, ...], element: str, **attrs: object) -> Node:
-        type = TensorType((batch, length), element)
-        return Node(f"{stem}_{suffix}", op, inputs, attributes(**attrs), type, origin)  # type: ignore[arg-type]
-
-    flat = make("flat", "reshape", (mask.name,), mask.type.dtype, shape=(batch, length))
-    keep = make("keep", "cast", (flat.name,), "f32", dtype="f32")
-    return [flat, keep, make("anchor", "first_kept", (keep.name,), "f32")]
+def _vectors(rw: Rewriter, mask: Node, batch: int) -> tuple[str, str]:
+    """(keep, anchor) of a mask, named after it; a mask for the whole batch becomes one for each of its inputs."""
+    rows, length = mask.type.shape[0], mask.type.shape[-1]
+    flat = rw.emit_beside("flat", "reshape", [mask.name], mask, shape=(rows, length))
+    if rows != batch:
+        flat = rw.emit_beside("each", "expand", [flat], mask, shape=(batch, length))
+    keep = rw.emit_beside("keep", "cast", [flat], mask, dtype="f32")
+    return keep, rw.emit_beside("anchor", "first_kept", [keep], mask)

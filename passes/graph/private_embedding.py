@@ -10,45 +10,20 @@ side learns anything of the other; the one-hot matrix costs ids x rows shared el
 from __future__ import annotations
 
 from mpcc.compiler.graph.ir import Graph, Node
-from mpcc.compiler.types import TensorType, attributes
+from mpcc.passes.graph.rewriting import Rewriter, rewrite
 
 
 def private_embedding(graph: Graph) -> Graph:
     """Rewrite every embedding that would run inside MPC (sites filled in)."""
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        if node.op == "embedding" and node.site == "mpc":
-            table, ids = graph[node.inputs[0]], graph[node.inputs[1]]
-            rows = table.type.shape[0]
-            hot = Node(
-                f"{node.name}_one_hot",
-                "one_hot",
-                (ids.name,),
-                attributes(classes=rows),
-                TensorType((*ids.type.shape, rows), "f32"),
-                node.origin,
-            )
-            flat = (ids.type.elements, rows)
-            rolled = Node(
-                f"{node.name}_rows",
-                "reshape",
-                (hot.name,),
-                attributes(shape=flat),
-                TensorType(flat, "f32"),
-                node.origin,
-            )
-            product = Node(
-                f"{node.name}_found",
-                "matmul",
-                (rolled.name, table.name),
-                (),
-                TensorType((flat[0], node.type.shape[-1]), "f32"),
-                node.origin,
-            )
-            back = Node(
-                node.name, "reshape", (product.name,), attributes(shape=node.type.shape), node.type, node.origin
-            )
-            nodes += [hot, rolled, product, back]
-        else:
-            nodes.append(node)
-    return graph.with_nodes(nodes)
+    return rewrite(graph, {}, {"embedding": (_product,)})
+
+
+def _product(rw: Rewriter, node: Node) -> str | None:
+    if node.site != "mpc":
+        return None
+    table, ids = node.inputs
+    rows, looked_up = rw.type(table).shape[0], rw.type(ids).elements
+    hot = rw.emit_beside("one_hot", "one_hot", [ids], classes=rows)
+    flat = rw.emit_beside("rows", "reshape", [hot], shape=(looked_up, rows))
+    found = rw.emit_beside("found", "matmul", [flat, table])
+    return rw.emit("reshape", [found], shape=node.type.shape)

@@ -22,8 +22,9 @@ import torch
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.frontend.capture import Captured
 from mpcc.compiler.frontend.partition import PRIVATE, Partition
-from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
-from mpcc.compiler.types import TensorType, attributes
+from mpcc.compiler.graph.build import GraphBuilder
+from mpcc.compiler.graph.ir import Node, without_dead_nodes
+from mpcc.compiler.types import TensorType
 
 _NUMBER = re.compile(r"\d+")
 
@@ -122,57 +123,43 @@ def _rewritten(model: Captured, chosen: Mapping[str, tuple[torch.Tensor, ...]]) 
     if not chosen:
         return model
     tensors, kinds, trainable = dict(model.tensors), dict(model.kinds), dict(model.trainable)
-    nodes: list[Node] = []
-    by_node: dict[str, list[Node]] = {}
-    taken = {n.name for n in model.graph}
+    builder = GraphBuilder(n.name for n in model.graph)
+    parts_of: dict[str, list[str]] = {}  # the node of a weight -> those of W0, A, B
     for node in model.graph:
         name = str(node.attr("tensor"))
         if node.op == "param" and name in chosen:
-            made = _leaves(node, name, chosen[name], taken)
-            by_node[node.name] = made
-            nodes += made
-            for leaf, value in zip(made, chosen[name], strict=True):
-                key = str(leaf.attr("tensor"))
-                tensors[key], kinds[key], trainable[key] = value, "parameter", leaf is not made[0]
+            parts_of[node.name] = _leaves(builder, node, name, chosen[name])
+            for leaf, value in zip(parts_of[node.name], chosen[name], strict=True):
+                key = str(builder.nodes[leaf].attr("tensor"))
+                tensors[key], kinds[key], trainable[key] = value, "parameter", leaf != parts_of[node.name][0]
             del tensors[name]
-        elif node.op == "linear" and node.inputs[1] in by_node:
-            nodes += _apart(node, by_node[node.inputs[1]], taken)
+        elif node.op == "linear" and node.inputs[1] in parts_of:
+            _apart(builder, node, parts_of[node.inputs[1]])
         else:
-            nodes.append(node)
-    graph = without_dead_nodes(Graph(tuple(nodes), model.graph.outputs))
+            builder.keep(node)
+    graph = without_dead_nodes(builder.graph(model.graph.outputs))
     return replace(model, graph=graph, tensors=tensors, kinds=kinds, trainable=trainable)
 
 
-def _leaves(node: Node, name: str, values: Iterable[torch.Tensor], taken: set[str]) -> list[Node]:
+def _leaves(builder: GraphBuilder, node: Node, name: str, values: Iterable[torch.Tensor]) -> list[str]:
     stem = name.removesuffix(".weight")
-    parts = ("base_layer", "lora_A.recovered", "lora_B.recovered")
     return [
-        Node(
-            _unused(f"{node.name}_{part.partition('.')[0].lower()}", taken),
+        builder.leaf(
+            f"{node.name}_{part.partition('.')[0].lower()}",
             "param",
-            (),
-            attributes(tensor=f"{stem}.{part}.weight"),
             TensorType(tuple(value.shape), node.type.dtype),
+            {"tensor": f"{stem}.{part}.weight"},
             node.origin,
         )
-        for part, value in zip(parts, values, strict=True)
+        for part, value in zip(("base_layer", "lora_A.recovered", "lora_B.recovered"), values, strict=True)
     ]
 
 
-def _apart(node: Node, leaves: list[Node], taken: set[str]) -> list[Node]:
+def _apart(builder: GraphBuilder, node: Node, leaves: list[str]) -> None:
     """The nodes in place of a linear layer; the last one has its name."""
     base, a, b = leaves
-    x, between = node.inputs[0], TensorType((*node.type.shape[:-1], a.type.shape[0]), node.type.dtype)
-    whole = replace(node, name=_unused(f"{node.name}_base", taken), inputs=(x, base.name, *node.inputs[2:]))
-    thin = Node(_unused(f"{node.name}_thin", taken), "linear", (x, a.name), (), between, node.origin)
-    low = Node(_unused(f"{node.name}_low", taken), "linear", (thin.name, b.name), (), node.type, node.origin)
-    return [whole, thin, low, replace(node, op="add", inputs=(whole.name, low.name), attrs=())]
-
-
-def _unused(stem: str, taken: set[str]) -> str:
-    name, n = stem, 1
-    while name in taken:
-        n += 1
-        name = f"{stem}_{n}"
-    taken.add(name)
-    return name
+    x, *bias = node.inputs[0], *node.inputs[2:]
+    whole = builder.emit(f"{node.name}_base", "linear", [x, base, *bias], origin=node.origin)
+    thin = builder.emit(f"{node.name}_thin", "linear", [x, a], origin=node.origin)
+    low = builder.emit(f"{node.name}_low", "linear", [thin, b], origin=node.origin)
+    builder.emit(node.name, "add", [whole, low], origin=node.origin, replacing=node.name)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from mpcc.compiler.graph.build import GraphBuilder
 from mpcc.compiler.graph.ir import Graph, Node
-from mpcc.compiler.ops import REGISTRY
-from mpcc.compiler.types import Attr, TensorType, attributes
+from mpcc.compiler.types import Attr, TensorType
 
 
 @dataclass
@@ -18,22 +18,27 @@ class Rewriter:
 
     tensors: Mapping[str, torch.Tensor]
     uses: Mapping[str, int]
-    nodes: dict[str, Node] = field(default_factory=dict)
-    reserved: set[str] = field(default_factory=set)
+    builder: GraphBuilder
     current: Node = field(default_factory=lambda: Node("", ""))
 
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        return self.builder.nodes
+
     def emit(self, op: str, inputs: Sequence[str], /, **attrs: Attr) -> str:
-        """Append an operation that stands in for the current node; its name, or that of an equal node."""
-        type_ = REGISTRY[op].type([self.nodes[i].type for i in inputs], attrs)
-        name, n = self.current.name, 1
-        while name in self.nodes or (name in self.reserved and name != self.current.name):
-            n += 1
-            name = f"{self.current.name}_{n}"
-        self.nodes[name] = Node(name, op, tuple(inputs), attributes(**attrs), type_, self.current.origin)
-        return name
+        """Append an operation that stands in for the current node; its name."""
+        name = self.current.name
+        return self.builder.emit(name, op, inputs, attrs, origin=self.current.origin, replacing=name)
+
+    def emit_beside(
+        self, suffix: str, op: str, inputs: Sequence[str], like: Node | None = None, /, **attrs: Attr
+    ) -> str:
+        """Append a helper, named after `like` (the current node unless told otherwise); its name."""
+        like = like or self.current
+        return self.builder.emit(f"{like.name}_{suffix}", op, inputs, attrs, origin=like.origin)
 
     def type(self, name: str) -> TensorType:
-        return self.nodes[name].type
+        return self.builder.type(name)
 
     def constant(self, name: str) -> torch.Tensor | None:
         """The value of a constant node."""
@@ -63,7 +68,7 @@ def rewrite(graph: Graph, tensors: Mapping[str, torch.Tensor], rules: Mapping[st
 
     Bodies of repeats are rewritten too. Names of nodes that stay are kept.
     """
-    rewriter = Rewriter(tensors, _uses(graph), reserved={n.name for n in graph.nodes})
+    rewriter = Rewriter(tensors, _uses(graph), GraphBuilder(n.name for n in graph.nodes))
     now: dict[str, str] = {}
     for node in graph.nodes:
         moved = replace(node, inputs=tuple(now[i] for i in node.inputs))
@@ -71,11 +76,8 @@ def rewrite(graph: Graph, tensors: Mapping[str, torch.Tensor], rules: Mapping[st
             moved = replace(moved, body=rewrite(moved.body, tensors, rules))
         rewriter.current = moved
         replaced = next((r for rule in rules.get(node.op, ()) if (r := rule(rewriter, moved)) is not None), None)
-        if replaced is None:
-            rewriter.nodes[moved.name] = moved
-        now[node.name] = moved.name if replaced is None else replaced
-    outputs = tuple((key, now[name]) for key, name in graph.outputs)
-    return Graph(tuple(rewriter.nodes.values()), outputs)
+        now[node.name] = rewriter.builder.keep(moved) if replaced is None else replaced
+    return rewriter.builder.graph((key, now[name]) for key, name in graph.outputs)
 
 
 def _uses(graph: Graph) -> dict[str, int]:

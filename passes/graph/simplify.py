@@ -17,13 +17,14 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
+from mpcc.passes.graph.merge_equal import merge_equal
 from mpcc.passes.graph.rewriting import Rewriter, Rule, rewrite
 
 
 def simplify(graph: Graph, tensors: Mapping[str, torch.Tensor]) -> Graph:
     """Apply the rules until nothing changes. Reads only constants from `tensors`."""
     while True:
-        smaller = _merge_equal(without_dead_nodes(rewrite(graph, tensors, RULES)))
+        smaller = merge_equal(without_dead_nodes(rewrite(graph, tensors, RULES)))
         if smaller == graph:
             return graph
         graph = smaller
@@ -128,18 +129,6 @@ def _position(index: torch.Tensor, size: int, rank: int) -> int | None:
     if len(wide) != 1 or index.numel() != size or not torch.equal(index.reshape(-1), torch.arange(size).to(index)):
         return None
     return rank - index.dim() + wide[0]
-
-
-def _merge_equal(graph: Graph) -> Graph:
-    first: dict[tuple[object, ...], str] = {}
-
-    def rule(rw: Rewriter, node: Node) -> str | None:
-        key = (node.op, node.inputs, repr(node.attrs), node.type)
-        found = first.setdefault(key, node.name)
-        return None if found == node.name else found
-
-    ops = {n.op for n in graph.nodes if not n.is_leaf and n.body is None and n.op != "take"}
-    return rewrite(graph, {}, dict.fromkeys(ops, (rule,))) if not any(n.body for n in graph.nodes) else graph
 
 
 RULES: Mapping[str, Sequence[Rule]] = {

@@ -8,7 +8,8 @@ from mpcc import MpccError
 from mpcc.backends.mp_spdz.dialects import DIALECTS, check_source, dialect_of, run_options_of
 from mpcc.compiler.cost import PROTOCOLS, estimate
 from mpcc.compiler.cost.prices import Amount, batches, carry_ands
-from mpcc.compiler.driver.pipeline import Options, check_options
+from mpcc.compiler.driver.check_options import check_options
+from mpcc.compiler.driver.options import Options
 from mpcc.compiler.errors import EngineError
 from mpcc.compiler.ring.ir import Builder
 from mpcc.passes.ring.choose_truncations import TRUNC_ERROR

@@ -6,16 +6,16 @@ from functools import cache
 
 import pytest
 import torch
+from harness import canonicalise
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from mpcc.compiler.driver.supported import check_secure
 from mpcc.compiler.errors import MpccError, UnsupportedError
 from mpcc.compiler.frontend.capture import capture
 from mpcc.compiler.graph.interpret import outputs_of, run_graph
 from mpcc.compiler.graph.text import parse_graph, print_graph
 from mpcc.compiler.ops import REGISTRY
-from mpcc.passes.graph.canonicalise import canonicalise
+from mpcc.passes.graph.check_secure import check_secure
 from tests.frontend.conftest import batch, tiny
 
 MODELS = [

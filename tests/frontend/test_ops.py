@@ -247,11 +247,11 @@ def test_reference_and_shape_rule(op, number):
 
 @pytest.mark.parametrize("name", sorted(CLEAR))
 def test_clear_operations_call_what_they_name(name):
-    from mpcc.compiler.frontend.translate import GraphBuilder
+    from mpcc.compiler.frontend.translate import AtenBuilder
 
     packet, overload = name.split(".")
     function = getattr(getattr(A, packet), overload)
-    builder, values, tensors = GraphBuilder(), {}, []
+    builder, values, tensors = AtenBuilder(), {}, []
 
     def given(value):
         if isinstance(value, torch.Tensor):
@@ -264,8 +264,8 @@ def test_clear_operations_call_what_they_name(name):
     args = {a.name: a.default_value for a in schema}
     args |= {a.name: given(v) for a, v in zip(schema, CLEAR[name], strict=False)} | NAMED.get(name, {})
     value = ATEN[f"aten.{name}"](builder, args)
-    node = builder.nodes[-1]
-    held = {n.name: builder.literals[n.attr("tensor")] for n in builder.nodes if n.op == "constant"}
+    node = builder.graph.nodes[value.name]
+    held = {n.name: builder.literals[n.attr("tensor")] for n in builder.graph.nodes.values() if n.op == "constant"}
     result = REGISTRY[node.op].reference([held[i] for i in node.inputs], dict(node.attrs))
     expected = function(*CLEAR[name], **NAMED.get(name, {}))
     assert torch.equal(result, expected)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from harness import canonicalise
 
 from mpcc.compiler.errors import InputError, InternalError
 from mpcc.compiler.graph.interpret import outputs_of, run_graph
 from mpcc.compiler.graph.text import parse_graph
-from mpcc.passes.graph.canonicalise import canonicalise
 from mpcc.passes.graph.fold_constants import fold_constants
 from mpcc.passes.graph.fuse_attention import fuse_attention
 from mpcc.passes.graph.simplify import simplify

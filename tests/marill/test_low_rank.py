@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from harness import canonicalise
 from tiny_models import batches, compiled, secure_outputs, tiny
 
 from mpcc.compiler.errors import MpccError
@@ -14,7 +15,6 @@ from mpcc.compiler.frontend.partition import Partition, labels_of
 from mpcc.compiler.graph.interpret import run_graph
 from mpcc.compiler.graph.visibility import infer
 from mpcc.marill import add_lora, freeze_layers
-from mpcc.passes.graph.canonicalise import canonicalise
 from mpcc.passes.graph.merge_adapters import merge_adapters
 from mpcc.passes.graph.recover_lora import recover_lora
 

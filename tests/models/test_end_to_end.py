@@ -12,7 +12,8 @@ import torch
 from tiny_models import batches, compiled, emulated, on_standin, secure_outputs, tiny
 
 from mpcc.compiler.cost import estimate
-from mpcc.compiler.driver.pipeline import Options, compile_model
+from mpcc.compiler.driver.options import Options
+from mpcc.compiler.driver.pipeline import compile_model
 from mpcc.compiler.frontend.capture import capture
 from mpcc.compiler.frontend.partition import Partition
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny_models import batches, compiled, secure_outputs, tiny
 
-from mpcc.compiler.driver.pipeline import SWITCHABLE, Options, compile_model
+from mpcc.compiler.driver.options import SWITCHABLE, Options
+from mpcc.compiler.driver.pipeline import compile_model
 from mpcc.compiler.driver.savings import measured_savings
 from mpcc.compiler.frontend.capture import capture
 from mpcc.compiler.frontend.partition import Partition

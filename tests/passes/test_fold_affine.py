@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from harness import canonicalise
 from tiny_models import batches, tiny
 
 from mpcc.compiler.frontend.capture import capture
 from mpcc.compiler.frontend.partition import Partition, labels_of
 from mpcc.compiler.graph.interpret import run_graph
 from mpcc.compiler.graph.visibility import infer
-from mpcc.passes.graph.canonicalise import canonicalise
 from mpcc.passes.graph.fold_affine import fold_affine
-from mpcc.passes.graph.hoist_prepared import hoist_prepared, prepare
+from mpcc.passes.graph.hoist_prepared import hoist_prepared
 from mpcc.passes.graph.prepare_masks import prepare_masks
 
 
@@ -27,8 +27,8 @@ def folded(graph, tensors, labels, blocks=False):
     rewritten, constants, recovered = fold_affine(graph, blocks)
     rewritten = infer(rewritten, labels)
     store = tensors | constants
-    working, prepared = hoist_prepared(rewritten)
-    return working, store | prepare(rewritten, prepared, store), recovered
+    working, prepared = hoist_prepared(rewritten, store)
+    return working, store | prepared, recovered
 
 
 @pytest.mark.parametrize("name", ["BertForSequenceClassification", "RobertaForTokenClassification", "DistilBertModel"])

@@ -1,0 +1,46 @@
+"""Is every choice of the user one that there is? All of it is checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mpcc.backends.mp_spdz.dialects import dialect_of
+from mpcc.compiler.approximations import CHANGING, FAITHFUL
+from mpcc.compiler.cost import network_of
+from mpcc.compiler.driver.options import EVERY_PASS, PROFILES, SWITCHABLE, Options
+from mpcc.compiler.errors import MpccError
+
+
+def check_options(options: Options) -> Options:
+    """The options with network and truncation filled in.
+
+    Raises:
+        MpccError: an unknown choice; the message says what is known.
+    """
+    truncation = options.truncation or dialect_of(options.protocol).truncation
+    known = {"profile": tuple(PROFILES), "output": ("logits", "all")}
+    for key, allowed in known.items():
+        _check_choice(key, getattr(options, key), allowed)
+    _check_choice("truncation", truncation, ("probabilistic", "nearest"))
+    _check_approximations(options.approximations or {})
+    for name in sorted(options.without):
+        if name not in SWITCHABLE:
+            raise MpccError(f"the pass {name} cannot be left out", todo=f"choose from: {', '.join(SWITCHABLE)}")
+    for name in sorted(options.print_after):
+        if name not in (*EVERY_PASS, "all"):
+            raise MpccError(f"there is no pass {name}", todo=f"choose from: all, {', '.join(EVERY_PASS)}")
+    return replace(options, network=network_of(options.network), truncation=truncation)
+
+
+def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise MpccError(f"unknown {key} {value!r}", todo=f"choose one of: {', '.join(allowed)}")
+
+
+def _check_approximations(chosen: Mapping[str, str]) -> None:
+    for op, form in chosen.items():
+        allowed = {FAITHFUL[op], *CHANGING[op]} if op in FAITHFUL else set()
+        if form not in allowed:
+            choices = ", ".join(f"{o}={f}" for o in FAITHFUL for f in (FAITHFUL[o], *sorted(CHANGING[o])))
+            raise MpccError(f"unknown approximation {op}={form}", todo=f"choose from: {choices}")
