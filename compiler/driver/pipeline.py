@@ -11,7 +11,6 @@ import torch
 
 from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.backends.mp_spdz.emitter import Source, emit
-from mpcc.compiler.approximations import CHANGING, FAITHFUL
 from mpcc.compiler.cost import Cost, Network, estimate, network_of
 from mpcc.compiler.driver.candidates import PROFILES, VARIANTS, base_settings, formats_for, weight_bound
 from mpcc.compiler.driver.choose import Alternative, choose
@@ -24,11 +23,12 @@ from mpcc.compiler.frontend.ranges import calibrate
 from mpcc.compiler.graph.ir import Graph, without_dead_nodes
 from mpcc.compiler.graph.visibility import infer
 from mpcc.compiler.lowering import Settings
+from mpcc.compiler.lowering.applied import Applied
 from mpcc.compiler.lowering.lower import Lowered, lower
-from mpcc.compiler.lowering.used_forms import UsedForm
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.compiler.ring.verify import verify
 from mpcc.passes.graph.canonicalise import canonicalise
+from mpcc.passes.graph.change_model import change_model, check_choices
 from mpcc.passes.graph.cut import Regions, cut
 from mpcc.passes.graph.fold_affine import Affine, fold_affine
 from mpcc.passes.graph.hoist_prepared import hoist_prepared, prepare
@@ -99,7 +99,7 @@ class Compiled:
     recovered: Mapping[str, Affine]
     truncations: Choice | None = None
     low_rank: tuple[Recovered, ...] = ()
-    used: tuple[UsedForm, ...] = ()
+    applied: tuple[Applied, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
 
 
@@ -108,7 +108,7 @@ class Form:
     """One form of the program inside MPC, scheduled, and what an inference costs in it."""
 
     settings: Settings
-    used: tuple[UsedForm, ...]
+    applied: tuple[Applied, ...]
     ring: RingGraph
     truncations: Choice | None
     cost: Cost
@@ -194,7 +194,7 @@ def compile_model(
         front.recovered,
         chosen.truncations,
         low_rank,
-        chosen.used,
+        chosen.applied,
         alternatives,
     )
 
@@ -210,7 +210,7 @@ def maker(region: Graph, options: Options, budget: float, profile: Profiler) -> 
                 return replace(form, settings=settings)
         ring, truncations = schedule(lowered.ring, settings, budget, profile, options.without)
         cost = estimate(ring, options.protocol, network=options.network)
-        form = Form(settings, lowered.used, ring, truncations, cost)
+        form = Form(settings, lowered.applied, ring, truncations, cost)
         made.append((lowered, settings.lean, settings.defer_local, form))
         return form
 
@@ -244,6 +244,7 @@ def rewritten(
     labels = labels_of(evidence)
     graph = infer(private_embedding(infer(graph, labels)), labels)
     graph = infer(merge_adapters(graph, public_products_local=dialect.public_products_local), labels)
+    graph = change_model(graph, options.approximations or {})
     check_secure(graph)
 
     stage("rewrite")
@@ -314,11 +315,7 @@ def check_options(options: Options) -> None:
     network_of(options.network)
     if unknown := options.without - set(SWITCHABLE):
         raise MpccError(f"the pass {min(unknown)} cannot be left out", todo=f"choose from: {', '.join(SWITCHABLE)}")
-    for op, form in (options.approximations or {}).items():
-        allowed_forms = {FAITHFUL[op], *CHANGING[op]} if op in FAITHFUL else set()
-        if form not in allowed_forms:
-            choices = ", ".join(f"{o}={f}" for o in FAITHFUL for f in (FAITHFUL[o], *sorted(CHANGING[o])))
-            raise MpccError(f"unknown approximation {op}={form}", todo=f"choose from: {choices}")
+    check_choices(options.approximations or {})
 
 
 def assign_roles(graph: Graph, options: Options) -> Graph:

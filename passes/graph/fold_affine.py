@@ -24,9 +24,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from mpcc.compiler.graph.ir import Attr, Graph, Node, TensorType, attributes, without_dead_nodes
-from mpcc.compiler.ops import REGISTRY
-
-_LAYOUT = frozenset({"reshape", "slice", "permute", "expand"})
+from mpcc.compiler.ops import MOVES_DATA, REGISTRY
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def _norm(state: _State, node: Node) -> bool:
 
 def _layout(state: _State, node: Node) -> bool:
     """Layout of a pending value that leaves its last dimension alone: the source is moved, the rest stays pending."""
-    affine = state.pending.get(node.inputs[0]) if node.op in _LAYOUT and node.inputs else None
+    affine = state.pending.get(node.inputs[0]) if node.op in MOVES_DATA and len(node.inputs) == 1 else None
     if affine is None or not _keeps_last(state.graph[node.inputs[0]].type, node):
         return False
     moved = replace(node, name=f"{node.name}_moved", inputs=(affine.source,))

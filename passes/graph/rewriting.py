@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from mpcc.compiler.graph.ir import Attr, Graph, Node, TensorType, attributes
-from mpcc.compiler.ops import REGISTRY
+from mpcc.compiler.ops import KEEPS_NUMBERS, REGISTRY
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Rewriter:
 
     def uniform(self, name: str) -> float | None:
         """The one number that a constant (or layout of one) holds everywhere."""
-        while self.nodes[name].op in ("expand", "reshape", "permute", "cast"):
+        while self.nodes[name].op in KEEPS_NUMBERS and len(self.nodes[name].inputs) == 1:
             name = self.nodes[name].inputs[0]
         value = self.constant(name)
         if value is None or value.numel() == 0:

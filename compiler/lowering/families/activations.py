@@ -1,4 +1,4 @@
-"""Element-wise non-linearities with the form the user chose."""
+"""Element-wise non-linearities."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ ANY = "any value within its bound"
 
 @lowers("gelu")
 def lower_gelu(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
-    """Faithful: an even polynomial over the calibrated range, or piecewise for any argument. Or MPCFormer's quad."""
+    """An even polynomial over the calibrated range, or piecewise for any argument."""
     x, form, bits = ctx.at_scale(inputs[0]), str(node.attr("approximate", "none")), ctx.settings.inner_frac_bits
-    if ctx.settings.approximations.get("gelu") == "quad":
-        ctx.uses("gelu", "quad", ANY, None, changes_model=True)
-        return gelu_forms.quad(ctx.b, x)
     domain = None if ctx.settings.wide else gelu_forms.even_domain(_argument_bound(ctx, node))
     error = gelu_forms.gelu_error(form, ctx.f, domain=domain, inner_frac_bits=bits)
     if domain is not None:
-        ctx.uses("gelu", "even polynomial", f"[{-domain:g}, {domain:g}]", error)
+        ctx.applies("gelu", "even polynomial", f"[{-domain:g}, {domain:g}]", error)
         x = ctx.b.rescale(x, x.type.frac_bits, bound=domain)
         return gelu_forms.gelu_within(ctx.b, x, form=form, inner_frac_bits=bits)
-    ctx.uses("gelu", "polynomial", ANY, error)
+    ctx.applies("gelu", "polynomial", ANY, error)
     return gelu_forms.gelu(ctx.b, x, form=form, inner_frac_bits=bits)
 
 
@@ -46,8 +43,8 @@ _SIGMOIDAL: dict[str, tuple[Callable[[Builder, RingNode], RingNode], Callable[[i
 
 @lowers("tanh", "sigmoid", "silu", "relu")
 def lower_sigmoidal(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
-    """The faithful form of the same name."""
+    """The approximation of the same name."""
     function, error, domain = _SIGMOIDAL[node.op]
     if error is not None:
-        ctx.uses(node.op, "exp, reciprocal", domain, error(ctx.f), relative=node.op == "silu")
+        ctx.applies(node.op, "exp, reciprocal", domain, error(ctx.f), relative=node.op == "silu")
     return function(ctx.b, ctx.at_scale(inputs[0]))
