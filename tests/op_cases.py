@@ -216,6 +216,10 @@ CASES: dict[str, list[Case]] = {
         Case(lambda: [r(3, 100)], {}, lambda x: x.clamp(min=0), spu=1e-4),
         Case(lambda: [ids(2, 3)], {}, lambda x: x, clear=True),
     ],
+    "leaky_relu": [
+        Case(lambda: [r(3, 100)], {"slope": 0.01}, lambda x: torch.where(x < 0, 0.01 * x, x), spu=1e-4),
+        Case(lambda: [r(3, 100)], {"slope": -1.5}, lambda x: torch.where(x < 0, -1.5 * x, x), spu=1e-3),
+    ],
     "exp": [
         Case(lambda: [r(3, 40) / 2], {}, lambda x: math.e**x, ring=1.5e-3, spu=2e-2),
         Case(lambda: [-pos(100)], {}, lambda x: math.e**x, ring=1.5e-3),

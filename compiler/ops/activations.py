@@ -21,6 +21,7 @@ from mpcc.compiler.ops.base import (
     Value,
     choice,
     extremes,
+    number,
     promote,
 )
 
@@ -107,6 +108,17 @@ class Relu(Unary):
         return inputs[0]
 
 
+class LeakyRelu(Unary):
+    """leaky_relu(x; slope) = x where x >= 0, else slope x."""
+
+    name = "leaky_relu"
+    attrs = ("slope",)
+    aten = {"aten.leaky_relu.default": lambda b, a: b.emit("leaky_relu", [a["self"]], slope=float(a["negative_slope"]))}
+
+    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+        return functional.leaky_relu(inputs[0], number(attrs, "slope"))
+
+
 class Exp(Unary):
     """exp(x) = e^x."""
 
@@ -143,4 +155,4 @@ class Sqrt(Unary):
     aten = {"aten.sqrt.default": _unary("sqrt")}
 
 
-OPS: tuple[Op, ...] = (Gelu(), Tanh(), Sigmoid(), Silu(), Relu(), Exp(), Reciprocal(), Rsqrt(), Sqrt())
+OPS: tuple[Op, ...] = (Gelu(), Tanh(), Sigmoid(), Silu(), Relu(), LeakyRelu(), Exp(), Reciprocal(), Rsqrt(), Sqrt())

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from mpcc.compiler.approximations import gelu as gelu_forms
 from mpcc.compiler.approximations import sigmoid as sigmoid_forms
 from mpcc.compiler.graph.ir import Node
-from mpcc.compiler.lowering.context import Context, lowers
+from mpcc.compiler.lowering.context import Context, lowers, number_attr
+from mpcc.compiler.lowering.families.elementwise import times
 from mpcc.compiler.ring.ir import Builder, RingNode
 
 ANY = "any value within its bound"
@@ -48,3 +49,12 @@ def lower_sigmoidal(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Rin
     if error is not None:
         ctx.applies(node.op, "exp, reciprocal", domain, error(ctx.f), relative=node.op == "silu")
     return function(ctx.b, ctx.at_scale(inputs[0]))
+
+
+@lowers("leaky_relu")
+def lower_leaky_relu(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
+    """x - (1 - slope) [x < 0] x: one comparison, one product; the factor takes a truncation."""
+    x = ctx.at_scale(inputs[0])
+    negative = ctx.b.mul(ctx.b.lt_zero(x), x, bound=x.type.bound)
+    whole, part = ctx.align(x, times(ctx, negative, 1.0 - number_attr(node, "slope")))
+    return ctx.at_scale(ctx.b.sub(whole, part, bound=ctx.bound(node)))
