@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention
 
+from mpcc.compiler.ops.substitutes import WEIGHTS
+from mpcc.compiler.substitutes import LEAST_SUM
+
 IMPLEMENTATION = "mpcc"
-SOFTMAX_FORMS = ("2quad", "2relu")
-QUAD_OFFSET, LEAST_SUM = 5.0, 2.0**-6
+SOFTMAX_FORMS = tuple(WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def polynomial(
     the values and to the ones that are summed up: it never touches S x S elements either.
     """
     scores = (query @ key.transpose(-2, -1)) * scale
-    weights = torch.square(scores + QUAD_OFFSET) if form == "2quad" else torch.relu(scores)
+    weights = WEIGHTS[form](scores)
     if causal:
         rows, columns = scores.shape[-2:]
         weights = weights * torch.ones(rows, columns, dtype=weights.dtype).tril(columns - rows)

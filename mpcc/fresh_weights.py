@@ -22,6 +22,7 @@ from mpcc.compiler.frontend.capture import Captured, capture
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.graph.text import parse_graph, print_graph
 from mpcc.inputs import random_inputs
+from mpcc.passes.graph.change_model import changes_in
 
 if TYPE_CHECKING:
     from mpcc.program import Program
@@ -57,7 +58,7 @@ def with_weights(
         raise MpccError("the program holds updates of low rank, which depend on the weights", todo=_AGAIN)
     captured = _captured(bundle.manifest, model, base, allow_pickle)
     _check_names(bundle.manifest, captured)
-    front = front_end(captured, bundle.manifest.evidence, _options(bundle.manifest))
+    front = front_end(captured, bundle.manifest.evidence, _options(bundle))
     if _meaning(parse_graph(print_graph(front.graph))) != _meaning(bundle.graph):
         raise MpccError("the model does not compute what the program does", todo=_AGAIN)
     _check_public({**bundle.client.tensors, **bundle.public}, front.tensors)
@@ -83,10 +84,12 @@ def _captured(manifest: Manifest, model: object, base: str | Path | None, allow_
     )
 
 
-def _options(manifest: Manifest) -> Options:
+def _options(bundle: Bundle) -> Options:
     """What the stages before the ranges look at."""
+    manifest = bundle.manifest
     public = tuple(s.name for s in manifest.inputs if s.role == "public")
-    return Options(protocol=manifest.protocol, output=manifest.output, public_inputs=public)
+    changes = changes_in(bundle.graph)
+    return Options(protocol=manifest.protocol, output=manifest.output, public_inputs=public, approximations=changes)
 
 
 def _check_names(manifest: Manifest, model: Captured) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mpcc.backends.spu.bounds import with_bounds
+from mpcc.backends.spu.norm_sums import largest_sums
 from mpcc.backends.spu.program import StableHlo
 from mpcc.backends.spu.stablehlo import emit_stablehlo
 from mpcc.compiler.bundle.read import Bundle
@@ -40,7 +40,7 @@ def program_of(bundle: Bundle) -> StableHlo | None:
     """
     if bundle.mpc is None:
         raise BundleError("the bundle has no mpc.ir: it was made by an older mpcc", todo="compile again")
-    return emit_stablehlo(with_bounds(bundle.mpc, bundle.ring)) if bundle.mpc.outputs else None
+    return emit_stablehlo(bundle.mpc, largest_sums(bundle.mpc, bundle.ring)) if bundle.mpc.outputs else None
 
 
 def run_spu_session(

@@ -44,7 +44,10 @@ GRAPH = (
     Pass("label", "labelled", "private_embedding asks where a look-up would run, merge_adapters whose a weight is"),
     Pass("private_embedding", "captured", "a look-up by a secret index has no other secure form"),
     Pass("merge_adapters", "captured", "before fold_affine, which takes what stands beside a product into its weight"),
-    Pass("label", "labelled", "the last two made nodes without labels"),
+    Pass("label", "labelled", "the last two made nodes without labels; change_model asks what runs inside MPC"),
+    Pass(
+        "change_model", "labelled", "attention is fused, and everything after it, ranges first, sees what is computed"
+    ),
     Pass(
         "check_secure", "labelled", "the model in its final form, before it is rewritten for cost: as the user knows it"
     ),

@@ -12,6 +12,7 @@ from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.graph.visibility import infer
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.passes.graph.assign_roles import assign_roles
+from mpcc.passes.graph.change_model import change_model
 from mpcc.passes.graph.check_secure import check_secure
 from mpcc.passes.graph.choose_outputs import choose_outputs
 from mpcc.passes.graph.cut import cut
@@ -93,6 +94,7 @@ GRAPH_CALLS: Mapping[str, Callable[[Held, GraphContext], Held]] = {
     "label": lambda h, c: h.becomes(infer(h.graph, c.labels)),
     "private_embedding": lambda h, c: h.becomes(private_embedding(h.graph)),
     "merge_adapters": lambda h, c: h.becomes(merge_adapters(h.graph, public_products_local=c.public_products_local)),
+    "change_model": lambda h, c: h.becomes(change_model(h.graph, c.approximations)),
     "check_secure": _check_secure,
     "fold_affine": _fold_affine,
     "hoist_prepared": lambda h, c: h.becomes(*hoist_prepared(h.graph, h.tensors)),

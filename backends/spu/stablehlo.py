@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mpcc.backends.spu import arithmetic, nonlinear, normalising
+from mpcc.backends.spu.families import RULES
 from mpcc.backends.spu.program import Input, Output, StableHlo
-from mpcc.backends.spu.writer import RULES, Value, Writer, tensor_type
+from mpcc.backends.spu.writer import Value, Writer, tensor_type
 from mpcc.compiler.errors import UnsupportedError
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
 
-_FAMILIES = (arithmetic, nonlinear, normalising)  # importing them registers their rules
 
-
-def emit_stablehlo(graph: Graph) -> StableHlo:
+def emit_stablehlo(graph: Graph, largest_sums: Mapping[str, float] | None = None) -> StableHlo:
     """Write an MPC region whose leaves are inputs (client's or public), params and constants.
 
-    Calibrated statistics, where nodes have them, choose scales; without them the forms serve moderate values.
+    Calibrated statistics, where nodes have them, and the `largest_sums` of norms (`norm_sums.largest_sums`) choose
+    scales; without them the forms serve moderate values.
 
     Raises:
         UnsupportedError: an operation has no StableHLO form here; all of them are named.
@@ -25,7 +24,7 @@ def emit_stablehlo(graph: Graph) -> StableHlo:
     unknown = sorted({n.op for n in live.operations() if n.op not in RULES})
     if unknown:
         raise UnsupportedError(f"the spu engine has no form of: {', '.join(unknown)}", todo="use another engine")
-    writer = Writer()
+    writer = Writer(largest_sums)
     inputs: dict[str, Input] = {}  # by tensor: one that is read twice is one argument
     values: dict[str, Value] = {}
     for node in live:
@@ -34,7 +33,7 @@ def emit_stablehlo(graph: Graph) -> StableHlo:
             inputs.setdefault(leaf.tensor, leaf)
             values[node.name] = Value(f"%arg{list(inputs).index(leaf.tensor)}", node.type.shape)
         else:
-            values[node.name] = RULES[node.op](writer, node, [values[i] for i in node.inputs])
+            values[node.name] = RULES[node.op].write(writer, node, [values[i] for i in node.inputs])
     outputs = tuple(Output(name, live[node].type.shape) for name, node in live.outputs)
     results = [values[node] for _, node in live.outputs]
     steps = tuple(Input("", (), "public", secret=False, value=number) for number in writer.steps)

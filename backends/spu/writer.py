@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpcc.compiler.errors import InternalError
@@ -39,9 +39,13 @@ def literal(number: float) -> str:
 
 
 class Writer:
-    """Appends operations; a method returns the value that its operation defines."""
+    """Appends operations; a method returns the value that its operation defines.
 
-    def __init__(self) -> None:
+    `largest_sums`: by node of a norm, what no row's sum of squares exceeds.
+    """
+
+    def __init__(self, largest_sums: Mapping[str, float] | None = None) -> None:
+        self.largest_sums = dict(largest_sums or {})
         self.lines: list[str] = []
         self.steps: dict[float, str] = {}  # public scalar arguments: value -> name
         self._constants: dict[tuple[float, Shape], Value] = {}
@@ -50,6 +54,13 @@ class Writer:
         value = Value(f"%{len(self.lines)}", shape)
         self.lines.append(f"{value.name} = {text}")
         return value
+
+    def statistic(self, node: Node, key: str) -> float | None:
+        """What calibration saw, or None; the rule of the operation has to say that it reads it."""
+        if key not in RULES[node.op].reads:
+            raise InternalError(f"the rule of {node.op} reads {key} and does not say so")
+        found = dict(node.stats).get(key)
+        return found if found is not None and math.isfinite(found) else None
 
     # ** constants and layout **
     def constant(self, number: float, shape: Shape = ()) -> Value:
@@ -202,16 +213,29 @@ def common_shape(*shapes: Shape) -> Shape:
     return tuple(max(sizes) if 0 not in sizes else 0 for sizes in columns)
 
 
-Rule = Callable[[Writer, Node, Sequence[Value]], Value]
+Write = Callable[[Writer, Node, Sequence[Value]], Value]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How an operation is written, and which of its statistics that looks at."""
+
+    write: Write
+    reads: tuple[str, ...]
+
+
 RULES: dict[str, Rule] = {}
 
 
-def emits(*ops: str) -> Callable[[Rule], Rule]:
+def emits(*ops: str, reads: tuple[str, ...] = ()) -> Callable[[Write], Write]:
     """Register the rule of graph operations."""
 
-    def register(rule: Rule) -> Rule:
-        RULES.update(dict.fromkeys(ops, rule))
-        return rule
+    def register(write: Write) -> Write:
+        for op in ops:
+            if op in RULES:
+                raise InternalError(f"two rules for {op}")
+            RULES[op] = Rule(write, reads)
+        return write
 
     return register
 
@@ -229,9 +253,3 @@ def integers(node: Node, key: str) -> tuple[int, ...]:
     value = node.attr(key)
     parts = value if isinstance(value, tuple) else (value,)
     return tuple(int(v) for v in parts if isinstance(v, int))
-
-
-def statistic(node: Node, key: str) -> float | None:
-    """What calibration saw, or None."""
-    found = dict(node.stats).get(key)
-    return found if found is not None and math.isfinite(found) else None

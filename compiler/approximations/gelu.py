@@ -222,7 +222,7 @@ def quad_error(frac_bits: int) -> float:
 
 
 def quad(b: Builder, x: RingNode) -> RingNode:
-    """MPCFormer's 0.125 x^2 + 0.25 x + 0.5: another function, for models trained with it."""
+    """x^2/8 + x/4 + 1/2 (MPCFormer) at x's scale; error `quad_error`."""
     f = x.type.frac_bits
     square = b.reinterpret(b.mul(x, x), 3)
     linear = b.mul_int(x, 2 ** (f + 1), f + 3)

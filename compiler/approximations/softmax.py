@@ -5,6 +5,7 @@ from __future__ import annotations
 from mpcc.compiler.approximations.exp import MAX_FRAC_BITS, exp_error, exp_negative, form_for
 from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, TARGET, reciprocal, reciprocal_error
 from mpcc.compiler.ring.ir import Builder, RingNode
+from mpcc.compiler.substitutes import LEAST_SUM, QUAD_OFFSET
 
 
 def row_max(b: Builder, x: RingNode, arity: int = 2) -> RingNode:
@@ -77,14 +78,14 @@ def softmax_error(frac_bits: int, spread: float = 48.0) -> float:
     return 6 * exp_error(form, min(frac_bits + form.squarings, MAX_FRAC_BITS)) + 2.0**-frac_bits
 
 
-def relu_softmax_error(frac_bits: int) -> float:
+def softmax_2relu_error(frac_bits: int) -> float:
     """Bound of the absolute error of "2relu" against its formula: its weights are exact."""
     return reciprocal_error(26) + 2.0**-frac_bits
 
 
-def quad_softmax_error(frac_bits: int) -> float:
+def softmax_2quad_error(frac_bits: int) -> float:
     """Bound of the absolute error of "2quad" against its formula: an ulp counts 2^6 times in a row that sums to 0."""
-    return relu_softmax_error(frac_bits) + 2.0 ** (6 - frac_bits)
+    return softmax_2relu_error(frac_bits) + 2.0 ** (6 - frac_bits)
 
 
 def softmax(b: Builder, scores: RingNode, *, spread: float, frac_bits: int, arity: int = 2) -> RingNode:
@@ -96,30 +97,24 @@ def softmax(b: Builder, scores: RingNode, *, spread: float, frac_bits: int, arit
     return b.rescale(product, frac_bits, bound=1.01)
 
 
-LEAST_SUM = 2.0**-6  # added to a sum of weights that may all be 0
-
-
-def relu_weights(b: Builder, scores: RingNode, *, square: bool, offset: float = 5.0) -> RingNode:
-    """relu(x) ("2relu") or (x + 5)^2 ("2quad", MPCFormer), at the scale of `scores`."""
+def weights_without_exp(b: Builder, scores: RingNode, *, square: bool) -> RingNode:
+    """relu(x) ("2relu") or (x + 5)^2 ("2quad"), at the scale of `scores`."""
     if square:
-        shifted = b.add_const(scores, offset)
+        shifted = b.add_const(scores, QUAD_OFFSET)
         return b.rescale(b.mul(shifted, shifted), scores.type.frac_bits)
     negative = b.lt_zero(scores)
     return b.sub(scores, b.mul(negative, scores, bound=scores.type.bound), bound=scores.type.bound)
 
 
 def reciprocal_of_weights(b: Builder, total: RingNode) -> RingNode:
-    """1 / (2^-6 + total) for a sum of `relu_weights`."""
+    """1 / (2^-6 + total) for a sum of `weights_without_exp`."""
     total = b.add_const(total, LEAST_SUM)
     return reciprocal(b, total, low=LEAST_SUM, high=total.type.bound, frac_bits=26)
 
 
-def relu_softmax(b: Builder, scores: RingNode, *, square: bool, frac_bits: int) -> RingNode:
-    """w / (2^-6 + sum w) with w of `relu_weights`; error `relu_softmax_error`, `quad_softmax_error`.
-
-    Other functions than softmax, for models trained with them.
-    """
-    weights = relu_weights(b, scores, square=square)
+def softmax_without_exp(b: Builder, scores: RingNode, *, square: bool, frac_bits: int) -> RingNode:
+    """w / (2^-6 + sum w) with w of `weights_without_exp`; error `softmax_2relu_error`, `softmax_2quad_error`."""
+    weights = weights_without_exp(b, scores, square=square)
     r = reciprocal_of_weights(b, b.sum(weights, len(weights.type.shape) - 1))
     product = b.mul(weights, b.expand(r, weights.type.shape), bound=1.1)
     return b.rescale(product, frac_bits, bound=1.01)

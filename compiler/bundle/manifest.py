@@ -19,11 +19,11 @@ from mpcc.compiler.errors import BundleError
 from mpcc.compiler.frontend.capture import Captured
 from mpcc.compiler.frontend.partition import Evidence
 from mpcc.compiler.graph.ir import Graph
-from mpcc.compiler.lowering.used_forms import UsedForm
+from mpcc.compiler.lowering.applied import Applied
+from mpcc.compiler.ops import KEEPS_NUMBERS
 
 FORMAT, FORMAT_VERSION = "mpcc-bundle", 1
 MASK_INPUT, IDS_INPUT, TYPES_INPUT = "attention_mask", "input_ids", "token_type_ids"
-_TRANSPARENT = frozenset({"reshape", "permute", "expand", "slice", "concat", "cast"})
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Manifest:
     private_weights: tuple[Placed, ...]
     public_weights: tuple[Placed, ...]
     evidence: tuple[Evidence, ...]
-    approximations: tuple[UsedForm, ...]
+    approximations: tuple[Applied, ...]
     labels: Mapping[int, str] = field(default_factory=dict)
     profile: str = "safe"
     local_truncations: int = 0  # elements per inference
@@ -150,7 +150,7 @@ def _sources(graph: Graph, name: str) -> list[str]:
     node = graph[name]
     if node.op == "input":
         return [name]
-    return [s for i in node.inputs for s in _sources(graph, i)] if node.op in _TRANSPARENT else []
+    return [s for i in node.inputs for s in _sources(graph, i)] if node.op in KEEPS_NUMBERS else []
 
 
 def labels_in(model: Captured) -> dict[int, str]:
@@ -213,7 +213,7 @@ def _parsed(table: Mapping[str, Any]) -> Manifest:
         "private_weights": Placed,
         "public_weights": Placed,
         "evidence": Evidence,
-        "approximations": UsedForm,
+        "approximations": Applied,
     }
     for key, cls in parts.items():
         values[key] = tuple(cls(**_shaped(entry)) for entry in table[key])

@@ -136,7 +136,7 @@ def _manifest(
         private_weights=private,
         public_weights=public,
         evidence=compiled.evidence,
-        approximations=compiled.used,
+        approximations=compiled.applied,
         labels=labels_in(model),
         profile=options.profile,
         local_truncations=compiled.truncations.local_elements if compiled.truncations else 0,

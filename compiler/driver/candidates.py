@@ -91,7 +91,6 @@ def base_settings(options: Options, regions: Regions, tensors: Mapping[str, torc
         inner_frac_bits=profile.inner_frac_bits,
         weight_bound=weight_bound(regions, tensors),
         truncation=options.truncation,
-        approximations=dict(options.approximations or {}),
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from mpcc.backends.mp_spdz.dialects import dialect_of
-from mpcc.compiler.approximations import CHANGING, FAITHFUL
 from mpcc.compiler.cost import network_of
 from mpcc.compiler.driver.options import EVERY_PASS, PROFILES, SWITCHABLE, Options
 from mpcc.compiler.errors import MpccError
+from mpcc.passes.graph.change_model import check_choices
 
 
 def check_options(options: Options) -> Options:
@@ -23,7 +22,7 @@ def check_options(options: Options) -> Options:
     for key, allowed in known.items():
         _check_choice(key, getattr(options, key), allowed)
     _check_choice("truncation", truncation, ("probabilistic", "nearest"))
-    _check_approximations(options.approximations or {})
+    check_choices(options.approximations or {})
     for name in sorted(options.without):
         if name not in SWITCHABLE:
             raise MpccError(f"the pass {name} cannot be left out", todo=f"choose from: {', '.join(SWITCHABLE)}")
@@ -36,11 +35,3 @@ def check_options(options: Options) -> Options:
 def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise MpccError(f"unknown {key} {value!r}", todo=f"choose one of: {', '.join(allowed)}")
-
-
-def _check_approximations(chosen: Mapping[str, str]) -> None:
-    for op, form in chosen.items():
-        allowed = {FAITHFUL[op], *CHANGING[op]} if op in FAITHFUL else set()
-        if form not in allowed:
-            choices = ", ".join(f"{o}={f}" for o in FAITHFUL for f in (FAITHFUL[o], *sorted(CHANGING[o])))
-            raise MpccError(f"unknown approximation {op}={form}", todo=f"choose from: {choices}")

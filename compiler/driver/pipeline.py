@@ -23,7 +23,7 @@ from mpcc.compiler.frontend.partition import Evidence, Partition, check_base, la
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.graph.verify import verify
 from mpcc.compiler.lowering import Settings
-from mpcc.compiler.lowering.used_forms import UsedForm
+from mpcc.compiler.lowering.applied import Applied
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.passes.calls import GraphContext, Held
 from mpcc.passes.graph.cut import Regions
@@ -54,7 +54,7 @@ class Compiled:
     options: Options
     truncations: Choice | None = None
     low_rank: tuple[Recovered, ...] = ()
-    used: tuple[UsedForm, ...] = ()
+    applied: tuple[Applied, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
 
 
@@ -122,7 +122,7 @@ def compile_model(
         options,
         chosen.truncations,
         low_rank,
-        chosen.used,
+        chosen.applied,
         alternatives,
     )
 

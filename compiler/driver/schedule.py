@@ -8,8 +8,8 @@ from mpcc.compiler.cost import Cost, estimate
 from mpcc.compiler.driver.options import Options
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.lowering import Settings
+from mpcc.compiler.lowering.applied import Applied
 from mpcc.compiler.lowering.lower import Lowered, lower
-from mpcc.compiler.lowering.used_forms import UsedForm
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.passes import RING
 from mpcc.passes.calls import Magnitudes, RingContext, RingHeld
@@ -24,7 +24,7 @@ class Form:
     """One form of the program inside MPC, scheduled, and what an inference costs in it."""
 
     settings: Settings
-    used: tuple[UsedForm, ...]
+    applied: tuple[Applied, ...]
     ring: RingGraph
     truncations: Choice | None
     cost: Cost
@@ -65,7 +65,7 @@ class Forms:
         held = schedule(merged.ring, settings, self.budget, self.magnitudes, self.watch)
         with self.watch.timed("price"):
             cost = estimate(held.ring, self.options.protocol, network=self.options.network)
-        form = Form(settings, merged.lowered.used, held.ring, held.choice, cost)
+        form = Form(settings, merged.lowered.applied, held.ring, held.choice, cost)
         self._made.append((merged.ring, settings.lean, settings.defer_local, form))
         return form
 

@@ -1,16 +1,5 @@
-"""Graph IR -> ring IR, one rule per operation; importing this package registers all of them."""
+"""Graph IR -> ring IR (`lower.lower`), one rule per operation (`families`), in a format that `Settings` choose."""
 
-from mpcc.compiler.lowering.context import RULES, Context, Settings
-from mpcc.compiler.lowering.families import activations, attention, elementwise, layout, linear, normalisation
+from mpcc.compiler.lowering.settings import Settings
 
-__all__ = [
-    "RULES",
-    "Context",
-    "Settings",
-    "activations",
-    "attention",
-    "elementwise",
-    "layout",
-    "linear",
-    "normalisation",
-]
+__all__ = ["Settings"]

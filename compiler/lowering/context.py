@@ -2,59 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mpcc.compiler.errors import InternalError, RangeError
 from mpcc.compiler.graph.ir import Node
-from mpcc.compiler.lowering.used_forms import UsedForm
+from mpcc.compiler.lowering.applied import Applied
+from mpcc.compiler.lowering.settings import Settings, rounded_up
+from mpcc.compiler.ops import REGISTRY
 from mpcc.compiler.ring.ir import Builder, RingNode
-
-RANGE_MARGIN = 1.25  # calibrated magnitudes are widened by this and rounded up to a power of two
-WIDE_MARGIN, TIGHT_MARGIN = 2.0, 1.1
-TIGHT_VARIANCE_MARGIN, LEAN_VARIANCE_MARGIN = 1.25, 2.0
-VARIANCE_MARGIN = 4.0  # calibrated variances are widened by this on both sides
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Fixed-point format and chosen approximations.
-
-    `frac_bits` of activations and `weight_frac_bits` of weights; `weight_bound` is one magnitude for all weights (a
-    power of two, so that it tells next to nothing about them); `approximations` maps a graph op to the chosen form.
-    `lean`: keep what is truncated small, so that truncations can be local ones, at a little precision. `tight`: widen
-    calibrated ranges by little only. `wide`: widen them more, and let GELU hold for any argument. `inner_frac_bits`: of
-    what stands between the products of a polynomial. The last four trade rounds for bytes (driver/candidates.py):
-    how 1/sqrt(x) and 1/x weigh comparisons against Newton steps (a key of newton.START_WEIGHTS), how many entries of a
-    row a comparison round of its maximum takes at once, and whether truncations that are to be local may be deferred.
-    """
-
-    frac_bits: int = 16
-    weight_frac_bits: int = 16
-    weight_bound: float = 8.0
-    ring_bits: int = 64
-    truncation: str = "probabilistic"
-    approximations: dict[str, str] = field(default_factory=dict)
-    lean: bool = False
-    tight: bool = False
-    wide: bool = False
-    inner_frac_bits: int = 20
-    root_start: str = "balanced"
-    reciprocal_start: str = "balanced"
-    row_maximum_arity: int = 2
-    defer_local: bool = False
-
-    @property
-    def range_margin(self) -> float:
-        """By how much calibrated magnitudes are widened."""
-        return WIDE_MARGIN if self.wide else TIGHT_MARGIN if self.tight else RANGE_MARGIN
-
-
-def rounded_up(magnitude: float, margin: float = RANGE_MARGIN, steps: int = 1) -> float:
-    """The next power of 2^(1/steps) above `magnitude` with margin: the only form in which ranges leave us."""
-    return float(2.0 ** (math.ceil(steps * math.log2(max(magnitude * margin, 2.0**-8))) / steps))
-
 
 Rule = Callable[["Context", Node, Sequence[RingNode]], RingNode]
 RULES: dict[str, Rule] = {}
@@ -79,23 +35,17 @@ class Context:
 
     b: Builder
     settings: Settings
-    used: list[UsedForm] = field(default_factory=list)
+    applied: list[Applied] = field(default_factory=list)
 
     @property
     def f(self) -> int:
         return self.settings.frac_bits
 
-    @property
-    def variance_margin(self) -> float:
-        if self.settings.tight:
-            return TIGHT_VARIANCE_MARGIN
-        return LEAN_VARIANCE_MARGIN if self.settings.lean else VARIANCE_MARGIN
-
     def rounded_up(self, magnitude: float, steps: int = 1) -> float:
         """`rounded_up` with the margin of the settings."""
         return rounded_up(magnitude, self.settings.range_margin, steps)
 
-    def uses(
+    def applies(
         self,
         operation: str,
         form: str,
@@ -106,7 +56,7 @@ class Context:
         changes_model: bool = False,
     ) -> None:
         """Note the form that stands in for a non-linear operation, for manifest and inspect."""
-        self.used.append(UsedForm(operation, form, 1, domain, error, relative, changes_model))
+        self.applied.append(Applied(operation, form, 1, domain, error, relative, changes_model))
 
     def bound(self, node: Node) -> float | None:
         """Magnitude of the node's result from calibration, or None where only interval arithmetic is known."""
@@ -115,15 +65,17 @@ class Context:
         return self.rounded_up(max(abs(node.range[0]), abs(node.range[1])))
 
     def statistic(self, node: Node, key: str) -> float:
-        """A calibrated statistic of the node (see ranges.py)."""
+        """A statistic that calibration measured of the node's inputs; the operation has to declare it.
+
+        Raises:
+            RangeError: there was no calibration.
+        """
+        if key not in REGISTRY[node.op].statistics:
+            raise InternalError(f"the lowering of {node.op} reads {key}, which the operation does not declare")
         for name, value in node.stats:
             if name == key:
                 return value
-        raise RangeError(
-            f"the domain of {node.op} is unknown: it depends on the data",
-            where=node.origin.layer or node.name,
-            todo="give calibration inputs (--calibration FILE, or --calibrate-random N for a first look)",
-        )
+        raise unknown_range(node)
 
     def at_scale(self, x: RingNode, frac_bits: int | None = None) -> RingNode:
         """x at the working scale."""
@@ -134,8 +86,14 @@ class Context:
         frac_bits = max(x.type.frac_bits, y.type.frac_bits)
         return self.b.rescale(x, frac_bits), self.b.rescale(y, frac_bits)
 
-    def broadcast(self, x: RingNode, shape: tuple[int, ...]) -> RingNode:
-        return self.b.expand(x, shape)
+
+def unknown_range(node: Node) -> RangeError:
+    """What to say where a domain depends on data that nobody gave."""
+    return RangeError(
+        f"the domain of {node.op} is unknown: it depends on the data",
+        where=node.origin.layer or node.name,
+        todo="give calibration inputs (--calibration FILE, or --calibrate-random N for a first look)",
+    )
 
 
 def int_attr(node: Node, key: str) -> int:
@@ -144,3 +102,19 @@ def int_attr(node: Node, key: str) -> int:
     if not isinstance(value, int):
         raise InternalError(f"{node.name}: {key} is {value!r}")
     return value
+
+
+def number_attr(node: Node, key: str, default: float | None = None) -> float:
+    """A numeric attribute; InternalError where it is none."""
+    value = node.attr(key, default)
+    if not isinstance(value, (int, float)):
+        raise InternalError(f"{node.name}: {key} is {value!r}")
+    return float(value)
+
+
+def ints_attr(node: Node, key: str) -> tuple[int, ...]:
+    """An attribute that is a tuple of whole numbers; InternalError where it is none."""
+    value = node.attr(key)
+    if not isinstance(value, tuple) or not all(isinstance(v, int) for v in value):
+        raise InternalError(f"{node.name}: {key} is {value!r}")
+    return tuple(v for v in value if isinstance(v, int))

@@ -1,6 +1,6 @@
 """The lower stage: the MPC region of a graph becomes ring IR.
 
-Every operation is replaced by primitives with explicit scales (compiler/lowering); loops stay loops. Scales are asked
+Every operation is replaced by primitives with explicit scales (families/); loops stay loops. Scales are asked
 for with `rescale`; where truncations really happen is decided afterwards by passes/ring/place_truncations.py.
 """
 
@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.graph.ir import Graph, Node
-from mpcc.compiler.lowering import RULES, Context, Settings
-from mpcc.compiler.lowering.used_forms import UsedForm, counted
+from mpcc.compiler.lowering.applied import Applied, counted
+from mpcc.compiler.lowering.context import Context, int_attr, unknown_range
+from mpcc.compiler.lowering.families import RULES
+from mpcc.compiler.lowering.settings import Settings
 from mpcc.compiler.ring.ir import Builder, RingGraph, RingNode, RingOrigin, RingType
 
 # Boolean and integer inputs are whole numbers and keep scale 0: products with them need no truncation.
@@ -20,10 +22,10 @@ _WHOLE = frozenset({"bool", "i64", "i32"})
 
 @dataclass(frozen=True)
 class Lowered:
-    """Ring IR that still has requests for a scale, and the forms that stand in for non-linear operations."""
+    """Ring IR that still has requests for a scale, and the approximations that it applies."""
 
     ring: RingGraph
-    used: tuple[UsedForm, ...]
+    applied: tuple[Applied, ...]
 
 
 def lower(graph: Graph, settings: Settings) -> Lowered:
@@ -31,7 +33,7 @@ def lower(graph: Graph, settings: Settings) -> Lowered:
     ctx = Context(Builder(settings.ring_bits), settings)
     values = _lower_nodes(ctx, graph, {})
     outputs = [(name, ctx.b.reveal(ctx.at_scale(values[node]), name)) for name, node in graph.outputs]
-    return Lowered(ctx.b.graph(outputs), counted(ctx.used))
+    return Lowered(ctx.b.graph(outputs), counted(ctx.applied))
 
 
 def _lower_nodes(ctx: Context, graph: Graph, values: dict[str, RingNode]) -> dict[str, RingNode]:
@@ -68,8 +70,8 @@ def _leaf(ctx: Context, node: Node) -> RingNode:
             return ctx.b.input(node.name, shape, 0, whole, role)
         bound = ctx.bound(node)
         if bound is None:
-            ctx.statistic(node, "range")
-        return ctx.b.input(node.name, shape, settings.frac_bits, bound or 0.0, role)
+            raise unknown_range(node)
+        return ctx.b.input(node.name, shape, settings.frac_bits, bound, role)
     if node.op in ("param", "constant"):
         bits = 0 if node.type.dtype in _WHOLE else settings.weight_frac_bits
         public = node.visibility == "public"
@@ -79,9 +81,8 @@ def _leaf(ctx: Context, node: Node) -> RingNode:
 
 def _lower_repeat(ctx: Context, node: Node, graph: Graph, values: dict[str, RingNode]) -> list[RingNode]:
     """One body for all iterations; carried values meet at the working scale and the wider of both bounds."""
-    body, count = node.body, int(node.attr("count"))  # type: ignore[arg-type]
-    carried = int(node.attr("carried"))  # type: ignore[arg-type]
-    invariants = int(node.attr("invariants"))  # type: ignore[arg-type]
+    body = node.body
+    count, carried, invariants = (int_attr(node, key) for key in ("count", "carried", "invariants"))
     if body is None:
         raise InternalError(f"{node.name}: repeat without a body")
     outer = ctx.b
@@ -96,11 +97,11 @@ def _lower_repeat(ctx: Context, node: Node, graph: Graph, values: dict[str, Ring
     inner = Context(Builder(outer.ring_bits, f"{node.name}_"), ctx.settings)
     bound_values: dict[str, RingNode] = {}
     for arg in (n for n in body.nodes if n.op == "arg"):
-        index = int(arg.attr("index"))  # type: ignore[arg-type]
+        index = int_attr(arg, "index")
         inner.b.origin = RingOrigin(arg.name, arg.origin.layer, "arg")
         bound_values[arg.name] = _argument(inner, arg, index, count, types, fixed, stacked, graph)
     results = _lower_nodes(inner, body, bound_values)
-    ctx.used.extend(counted(inner.used, count))
+    ctx.applied.extend(counted(inner.applied, count))
     outputs = []
     for i, (_, name) in enumerate(body.outputs):
         value = inner.b.rescale(results[name], types[i].frac_bits)

@@ -15,6 +15,7 @@ from mpcc.compiler.ops import (
     masks,
     normalisation,
     reduction,
+    substitutes,
 )
 from mpcc.compiler.ops.base import Converter, Op
 
@@ -24,6 +25,7 @@ _FAMILIES = (
     activations,
     normalisation,
     attention,
+    substitutes,
     layout,
     reduction,
     embedding,
@@ -55,5 +57,8 @@ def _aten() -> dict[str, Converter]:
 
 REGISTRY: dict[str, Op] = _registry()
 ATEN: dict[str, Converter] = _aten()
+MOVES_DATA = frozenset(op.name for op in REGISTRY.values() if op.moves_data)
+KEEPS_NUMBERS = frozenset(op.name for op in REGISTRY.values() if op.keeps_numbers)
+WHOLE = frozenset(op.name for op in REGISTRY.values() if op.whole)
 
-__all__ = ["ATEN", "REGISTRY", "Op"]
+__all__ = ["ATEN", "KEEPS_NUMBERS", "MOVES_DATA", "REGISTRY", "WHOLE", "Op"]

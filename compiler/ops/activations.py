@@ -8,8 +8,24 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from mpcc.compiler.ops.base import Args, Attrs, Builder, Converter, Op, Tensors, Types, Value, choice, promote
+from mpcc.compiler.ops.base import (
+    Args,
+    Attrs,
+    Builder,
+    Converter,
+    Op,
+    Statistics,
+    Tensors,
+    Types,
+    Value,
+    choice,
+    extremes,
+    number,
+    promote,
+)
 from mpcc.compiler.types import TensorType
+
+ARGUMENT = ("argument_min", "argument_max")
 
 
 def _unary(op: str) -> Converter:
@@ -23,7 +39,9 @@ def _gelu(b: Builder, a: Args) -> Value:
     return b.emit("gelu", [a["self"]], approximate=a["approximate"])
 
 
-class _Unary(Op):
+class Unary(Op):
+    """`function` of each element."""
+
     arity = (1, 1)
     elementwise = True
     secure = True
@@ -35,12 +53,16 @@ class _Unary(Op):
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         return type(self).function(inputs[0])
 
+    def measure(self, inputs: Tensors, attrs: Attrs) -> Statistics:
+        return extremes("argument", inputs[0])
 
-class Gelu(_Unary):
+
+class Gelu(Unary):
     """gelu(x; approximate): "none" is x Phi(x), "tanh" is x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
 
     name = "gelu"
     attrs = ("approximate",)
+    statistics = ARGUMENT
     aten = {"aten.gelu.default": _gelu}
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
@@ -51,7 +73,7 @@ class Gelu(_Unary):
         return functional.gelu(inputs[0], approximate=choice(attrs, "approximate", ("none", "tanh")))
 
 
-class Tanh(_Unary):
+class Tanh(Unary):
     """tanh(x) = (e^x - e^-x) / (e^x + e^-x)."""
 
     name = "tanh"
@@ -59,7 +81,7 @@ class Tanh(_Unary):
     aten = {"aten.tanh.default": _unary("tanh")}
 
 
-class Sigmoid(_Unary):
+class Sigmoid(Unary):
     """sigmoid(x) = 1 / (1 + e^-x)."""
 
     name = "sigmoid"
@@ -67,7 +89,7 @@ class Sigmoid(_Unary):
     aten = {"aten.sigmoid.default": _unary("sigmoid")}
 
 
-class Silu(_Unary):
+class Silu(Unary):
     """silu(x) = x / (1 + e^-x)."""
 
     name = "silu"
@@ -75,7 +97,7 @@ class Silu(_Unary):
     aten = {"aten.silu.default": _unary("silu")}
 
 
-class Relu(_Unary):
+class Relu(Unary):
     """relu(x) = max(x, 0)."""
 
     name = "relu"
@@ -86,36 +108,51 @@ class Relu(_Unary):
         return inputs[0]
 
 
-class Exp(_Unary):
+class LeakyRelu(Unary):
+    """leaky_relu(x; slope) = x where x >= 0, else slope x."""
+
+    name = "leaky_relu"
+    attrs = ("slope",)
+    aten = {"aten.leaky_relu.default": lambda b, a: b.emit("leaky_relu", [a["self"]], slope=float(a["negative_slope"]))}
+
+    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+        return functional.leaky_relu(inputs[0], number(attrs, "slope"))
+
+
+class Exp(Unary):
     """exp(x) = e^x."""
 
     name = "exp"
+    statistics = ARGUMENT
     function = staticmethod(torch.exp)
     aten = {"aten.exp.default": _unary("exp")}
 
 
-class Reciprocal(_Unary):
+class Reciprocal(Unary):
     """reciprocal(x) = 1 / x."""
 
     name = "reciprocal"
+    statistics = ARGUMENT
     function = staticmethod(torch.reciprocal)
     aten = {"aten.reciprocal.default": _unary("reciprocal")}
 
 
-class Rsqrt(_Unary):
+class Rsqrt(Unary):
     """rsqrt(x) = x^(-1/2)."""
 
     name = "rsqrt"
+    statistics = ARGUMENT
     function = staticmethod(torch.rsqrt)
     aten = {"aten.rsqrt.default": _unary("rsqrt")}
 
 
-class Sqrt(_Unary):
+class Sqrt(Unary):
     """sqrt(x) = x^(1/2)."""
 
     name = "sqrt"
+    statistics = ARGUMENT
     function = staticmethod(torch.sqrt)
     aten = {"aten.sqrt.default": _unary("sqrt")}
 
 
-OPS: tuple[Op, ...] = (Gelu(), Tanh(), Sigmoid(), Silu(), Relu(), Exp(), Reciprocal(), Rsqrt(), Sqrt())
+OPS: tuple[Op, ...] = (Gelu(), Tanh(), Sigmoid(), Silu(), Relu(), LeakyRelu(), Exp(), Reciprocal(), Rsqrt(), Sqrt())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch.nn import functional
@@ -13,12 +14,14 @@ from mpcc.compiler.ops.base import (
     Builder,
     Op,
     Sources,
+    Statistics,
     Tensors,
     Types,
     Value,
     aligned,
     broadcast,
     choice,
+    extremes,
     fail,
     number,
     only,
@@ -27,6 +30,19 @@ from mpcc.compiler.ops.base import (
 from mpcc.compiler.types import TensorType
 
 MASKS = ("none", "keep", "additive", "key")
+
+
+def scaled_scores(inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+    """scale q k^T [..., S, T], before any mask."""
+    return torch.matmul(inputs[0], inputs[1].transpose(-1, -2)) * number(attrs, "scale")
+
+
+def kept_keys(inputs: Tensors, attrs: Attrs, scores: torch.Tensor) -> torch.Tensor:
+    """Which of the scores count, as booleans of their shape: all, unless mask="key" says otherwise."""
+    if choice(attrs, "mask", MASKS) != "key":
+        return torch.ones_like(scores, dtype=torch.bool)
+    keep = inputs[3].bool()
+    return keep.reshape(keep.shape[0], *(1,) * (scores.dim() - 2), keep.shape[1]).expand(scores.shape)
 
 
 def _sdpa(b: Builder, a: Args) -> Value:
@@ -56,6 +72,8 @@ class Attention(Op):
     arity = (3, 5)
     attrs = ("scale", "mask")
     secure = True
+    # the largest |score|; the largest difference between kept scores of a row; log of the sum of a row's e^score
+    statistics: ClassVar[tuple[str, ...]] = ("score_abs", "spread", "lse_min", "lse_max")
     aten = {"aten.scaled_dot_product_attention.default": _sdpa}
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
@@ -75,8 +93,6 @@ class Attention(Op):
                 raise fail(self.name, f"mask {inputs[3]} does not broadcast to the scores {scores}")
             if (inputs[3].dtype == "bool") != (kind == "keep"):
                 raise fail(self.name, f"mask={kind} with a {inputs[3].dtype} tensor")
-        if kind == "key" and any(t.shape != (lead[0], k.shape[-2]) for t in inputs[3:]):
-            raise fail(self.name, f"keep {inputs[3]} and anchor {inputs[4]} must be one number per key")
         return TensorType((*lead, q.shape[-2], v.shape[-1]), promote(q.dtype, k.dtype, v.dtype))
 
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
@@ -85,6 +101,17 @@ class Attention(Op):
             mask = mask.reshape(mask.shape[0], *(1,) * (inputs[1].dim() - 2), mask.shape[1]) != 0
         q, k, v = inputs[:3]
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=number(attrs, "scale"))
+
+    def measure(self, inputs: Tensors, attrs: Attrs) -> Statistics:
+        scores = scaled_scores(inputs, attrs)
+        keep = kept_keys(inputs, attrs, scores)
+        low = scores.masked_fill(~keep, math.inf).amin(-1)
+        only_kept = scores.masked_fill(~keep, -math.inf)
+        return {
+            "score_abs": float(scores[keep].abs().max()),
+            "spread": float((only_kept.amax(-1) - low).max()),
+            **extremes("lse", torch.logsumexp(only_kept, -1)),
+        }
 
     def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
         """Queries, columns of v, or any leading dimension."""

@@ -15,9 +15,11 @@ Attrs = Mapping[str, Attr]
 Types = Sequence[TensorType]
 Tensors = Sequence[torch.Tensor]
 Sources = tuple[Union[int, None], ...]
+Statistics = Mapping[str, float]
 Args = Mapping[str, Any]  # the arguments of one ATen call by schema name; tensors are `Value`s
 
 FLOATS = ("f32", "f64")
+RING, SPU = "ring", "spu"  # back ends: the lowering to ring IR (of MP-SPDZ and the emulator), and StableHLO for SPU
 _RANK = ("bool", "i32", "i64", "f32", "f64")
 _FROM_TORCH: Mapping[torch.dtype, str] = {
     torch.bool: "bool",
@@ -75,16 +77,32 @@ Converter = Callable[[Builder, Args], Converted]
 class Op:
     """An operation of the graph IR.
 
-    Subclasses set `name`, `arity` (fewest and most inputs), `attrs` (the names of all attributes), `secure` (whether
-    it can run inside MPC), `elementwise` (whether an element of the result depends on the elements of its place alone,
-    the inputs being broadcast), `aten` (overload name -> converter) and implement `type` and `reference`.
+    Subclasses set `name`, `arity` (fewest and most inputs), `attrs` (the names of all attributes) and `aten` (overload
+    name -> converter), implement `infer` and `reference`, and declare what passes and back ends go by:
+
+        secure         it can run inside MPC: each of `back_ends` has a form of it
+        elementwise    an element of the result depends on the elements of its place alone, the inputs being broadcast
+        moves_data     the result holds elements of the inputs in other places, and nothing else
+        keeps_numbers  the same, but the element type may be another
+        whole          the result holds whole numbers, whatever its element type
+        statistics     what its forms may know of the inputs; `measure` finds them on calibration inputs. Over several,
+                       the lowest counts of a name that ends in "_min", of others the highest
+        replaces       the operation in whose place a user may choose this one, another function; `chosen_by` is what
+                       the user says, such as ("gelu", "quad")
     """
 
     name: ClassVar[str]
     arity: ClassVar[tuple[int, int]]
     attrs: ClassVar[tuple[str, ...]] = ()
     secure: ClassVar[bool] = False
+    back_ends: ClassVar[tuple[str, ...]] = (RING, SPU)
     elementwise: ClassVar[bool] = False
+    moves_data: ClassVar[bool] = False
+    keeps_numbers: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
+    statistics: ClassVar[tuple[str, ...]] = ()
+    replaces: ClassVar[str] = ""
+    chosen_by: ClassVar[tuple[str, str]] = ("", "")
     aten: ClassVar[Mapping[str, Converter]] = {}
 
     def type(self, inputs: Types, attrs: Attrs) -> TensorType:
@@ -102,6 +120,10 @@ class Op:
 
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         """The float meaning of the operation."""
+        raise NotImplementedError
+
+    def measure(self, inputs: Tensors, attrs: Attrs) -> Statistics:
+        """The declared `statistics` of one use of the operation."""
         raise NotImplementedError
 
     def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
@@ -129,6 +151,12 @@ class Op:
         if result.dtype not in FLOATS:
             return f"its result is {result.dtype}; integer and boolean values are never computed inside MPC"
         return ""
+
+
+def extremes(name: str, value: torch.Tensor) -> Statistics:
+    """The statistics `name`_min and `name`_max."""
+    low, high = torch.aminmax(value)
+    return {f"{name}_min": float(low), f"{name}_max": float(high)}
 
 
 def fail(op: str, why: str) -> InternalError:

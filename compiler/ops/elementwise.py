@@ -15,11 +15,13 @@ from mpcc.compiler.ops.base import (
     Attrs,
     Builder,
     Op,
+    Statistics,
     Tensors,
     Types,
     Value,
     broadcast,
     choice,
+    extremes,
     fail,
     from_torch,
     is_float,
@@ -154,11 +156,15 @@ class Div(_Binary):
 
     name = "div"
     function = staticmethod(operator.truediv)
+    statistics = ("argument_min", "argument_max")  # of the divisor
     aten = {"aten.div.Tensor": _div, "aten.div.Scalar": _div, "aten.true_divide.Tensor": _div}
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
         a, b = inputs
         return TensorType(broadcast(self.name, a.shape, b.shape), promote(a.dtype, b.dtype, "f32"))
+
+    def measure(self, inputs: Tensors, attrs: Attrs) -> Statistics:
+        return extremes("argument", inputs[1])
 
 
 class _WithNumber(Op):
@@ -246,6 +252,7 @@ class Cast(Op):
     elementwise = True
     attrs = ("dtype",)
     secure = True
+    keeps_numbers = True
     aten = {
         "aten.to.dtype": _cast,
         "aten.to.device": _cast,

@@ -15,12 +15,13 @@ def _embedding(b: Builder, a: Args) -> Value:
 class Embedding(Op):
     """embedding(table, ids) = table[ids], with table [rows, width] and ids integers of any shape.
 
-    Inside MPC it is a product with one-hot rows, which the owner of the ids builds.
+    Inside MPC it is a product with one-hot rows, which the owner of the ids builds: no back end sees it.
     """
 
     name = "embedding"
     arity = (2, 2)
     secure = True
+    back_ends = ()
     aten = {"aten.embedding.default": _embedding}
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
@@ -43,6 +44,7 @@ class OneHot(Op):
     name = "one_hot"
     arity = (1, 1)
     attrs = ("classes",)
+    whole = True
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
         if inputs[0].dtype not in ("i32", "i64") or integer(attrs, "classes") < 1:

@@ -179,13 +179,18 @@ def _dropout(b: Builder, a: Args) -> Value:
     return value
 
 
-class Reshape(Op):
+class _Layout(Op):
+    arity = (1, 1)
+    secure = True
+    moves_data = True
+    keeps_numbers = True
+
+
+class Reshape(_Layout):
     """reshape(x; shape): the same elements in row-major order. Also stands for operations that change nothing."""
 
     name = "reshape"
-    arity = (1, 1)
     attrs = ("shape",)
-    secure = True
     aten = {
         "aten.view.default": _view("size"),
         "aten.reshape.default": _view("shape"),
@@ -223,13 +228,11 @@ class Reshape(Op):
         return (kept[0],) if kept else None
 
 
-class Permute(Op):
+class Permute(_Layout):
     """permute(x; dims): dimension i of the result is dimension dims[i] of x."""
 
     name = "permute"
-    arity = (1, 1)
     attrs = ("dims",)
-    secure = True
     aten = {
         "aten.permute.default": lambda b, a: permute(b, a["self"], a["dims"]),
         "aten.transpose.int": _transpose,
@@ -251,13 +254,11 @@ class Permute(Op):
         return (ints(attrs, "dims")[dim],)
 
 
-class Expand(Op):
+class Expand(_Layout):
     """expand(x; shape): x repeated along its dimensions of size 1, and along new leading ones."""
 
     name = "expand"
-    arity = (1, 1)
     attrs = ("shape",)
-    secure = True
     aten = {
         "aten.expand.default": lambda b, a: _expand_to(b, a["self"], a["size"]),
         "aten.expand_as.default": lambda b, a: _expand_to(b, a["self"], a["other"].shape),
@@ -278,13 +279,11 @@ class Expand(Op):
         return (aligned(inputs[0], len(ints(attrs, "shape")), dim),)
 
 
-class Slice(Op):
+class Slice(_Layout):
     """slice(x; dim, start, stop, step) = x[..., start:stop:step, ...] with 0 <= start <= stop <= size."""
 
     name = "slice"
-    arity = (1, 1)
     attrs = ("dim", "start", "stop", "step")
-    secure = True
     aten = {
         "aten.slice.Tensor": _slice,
         "aten.select.int": _select,
@@ -310,13 +309,12 @@ class Slice(Op):
         return None if dim == integer(attrs, "dim") else (dim,)
 
 
-class Concat(Op):
+class Concat(_Layout):
     """concat(x, ...; dim): the inputs one after the other along `dim`."""
 
     name = "concat"
     arity = (1, 1 << 16)
     attrs = ("dim",)
-    secure = True
     aten = {"aten.cat.default": _cat, "aten.stack.default": _stack}
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:

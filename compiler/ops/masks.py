@@ -13,6 +13,7 @@ class FirstKept(Op):
 
     name = "first_kept"
     arity = (1, 1)
+    whole = True
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
         if not inputs[0].shape:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch.nn import functional
 
@@ -11,11 +13,13 @@ from mpcc.compiler.ops.base import (
     Builder,
     Op,
     Sources,
+    Statistics,
     Tensors,
     Types,
     Value,
     axis,
     choice,
+    extremes,
     fail,
     integer,
     number,
@@ -55,6 +59,7 @@ class Softmax(Op):
     arity = (1, 1)
     attrs = ("dim",)
     secure = True
+    statistics: ClassVar[tuple[str, ...]] = ("spread",)  # the largest difference between two entries of a row
     aten = {"aten.softmax.int": _softmax, "aten._softmax.default": _softmax}
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
@@ -65,12 +70,18 @@ class Softmax(Op):
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         return torch.softmax(inputs[0], integer(attrs, "dim"))
 
+    def measure(self, inputs: Tensors, attrs: Attrs) -> Statistics:
+        dim = integer(attrs, "dim")
+        return {"spread": float((inputs[0].amax(dim) - inputs[0].amin(dim)).max())}
+
     def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
         return None if dim == integer(attrs, "dim") else (dim,)
 
 
 class _Norm(Op):
     """Over the last dimension of the first input; vectors follow it."""
+
+    statistics = ("variance_min", "variance_max")  # of what the root is taken of, per row
 
     def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
         last = len(inputs[0].shape) - 1
@@ -104,6 +115,9 @@ class LayerNorm(_Norm):
         x, gamma, beta = inputs[0], *(*inputs[1:], None, None)[:2]
         return functional.layer_norm(x, x.shape[-1:], gamma, beta, number(attrs, "eps"))
 
+    def measure(self, inputs: Tensors, attrs: Attrs) -> Statistics:
+        return extremes("variance", inputs[0].var(-1, unbiased=False))
+
 
 class RmsNorm(_Norm):
     """rms_norm(x[, gamma]; eps, gain) = gain x / sqrt(mean(x^2) + eps) gamma, over the last dimension."""
@@ -123,6 +137,9 @@ class RmsNorm(_Norm):
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         x, gamma = inputs[0], (*inputs[1:], None)[0]
         return functional.rms_norm(x, x.shape[-1:], gamma, number(attrs, "eps")) * number(attrs, "gain")
+
+    def measure(self, inputs: Tensors, attrs: Attrs) -> Statistics:
+        return extremes("variance", inputs[0].square().mean(-1))
 
 
 def _check_vectors(op: str, inputs: Types) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mpcc.compiler.bundle.manifest import LowRank, Manifest
     from mpcc.compiler.cost import Cost, Network
     from mpcc.compiler.driver.savings import Saving
-    from mpcc.compiler.lowering.used_forms import UsedForm
+    from mpcc.compiler.lowering.applied import Applied
     from mpcc.program import Program
     from mpcc.result import Result
 
@@ -191,7 +191,7 @@ def _totals(console: Console, cost: Cost) -> None:
     console.print(f"Once per deployment: {size(cost.provisioning_bytes)} to share the private weights", markup=False)
 
 
-def _approximations(used: Iterable[UsedForm]) -> Table:
+def _approximations(used: Iterable[Applied]) -> Table:
     table = _table("Approximations", "operation", "form", "count", "valid for", "error at most", "model")
     for a in used:
         error = "" if a.error is None else f"{a.error:.1e}{' relative' if a.relative else ''}"

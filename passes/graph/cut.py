@@ -19,12 +19,11 @@ import networkx as nx
 
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
+from mpcc.compiler.ops import KEEPS_NUMBERS, WHOLE
 from mpcc.compiler.ops.base import FLOATS
 from mpcc.compiler.types import attributes
 
 SHARE_BYTES = 8  # per ring element, whoever shares it
-FREE_IN_MPC = frozenset({"reshape", "permute", "expand", "slice", "concat", "cast"})
-_WHOLE_OPS = frozenset({"one_hot", "first_kept"})  # 0 or 1 in a float tensor
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,9 @@ def cut(graph: Graph) -> Regions:
 
 def _is_whole(graph: Graph, node: Node) -> bool:
     """Whether the value holds whole numbers only, whatever its element type."""
-    if node.op in FREE_IN_MPC:
+    if node.op in KEEPS_NUMBERS:
         return all(_is_whole(graph, graph[name]) for name in node.inputs)
-    return node.type.dtype not in FLOATS or node.op in _WHOLE_OPS
+    return node.type.dtype not in FLOATS or node.op in WHOLE
 
 
 def _boundary(graph: Graph, inside: set[str]) -> list[Node]:
@@ -88,7 +87,7 @@ def moved_into_mpc(graph: Graph, sites: Iterable[str]) -> set[str]:
         if not any(graph[u].site == "mpc" for u in consumers) and not any(u in own for u in consumers):
             continue
         flow.add_edge(name, f"share:{name}", capacity=node.type.elements * SHARE_BYTES)
-        if node.is_leaf or node.op not in FREE_IN_MPC:
+        if node.is_leaf or node.op not in KEEPS_NUMBERS:
             flow.add_edge("outside", name)  # no capacity: infinite
         else:
             flow.add_edge("outside", name, capacity=1e-3)  # ties: leave work with its owner

@@ -25,9 +25,8 @@ import torch
 
 from mpcc.compiler.graph.build import GraphBuilder
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
+from mpcc.compiler.ops import MOVES_DATA
 from mpcc.compiler.types import Attr, TensorType
-
-_LAYOUT = frozenset({"reshape", "slice", "permute", "expand"})
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def _norm(state: _State, node: Node) -> bool:
 
 def _layout(state: _State, node: Node) -> bool:
     """Layout of a pending value that leaves its last dimension alone: the source is moved, the rest stays pending."""
-    affine = state.pending.get(node.inputs[0]) if node.op in _LAYOUT and node.inputs else None
+    affine = state.pending.get(node.inputs[0]) if node.op in MOVES_DATA and len(node.inputs) == 1 else None
     if affine is None or not _keeps_last(state.graph[node.inputs[0]].type, node):
         return False
     moved = _emit(state, node, "moved", node.op, (affine.source,), **dict(node.attrs))

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import torch
 
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
+from mpcc.compiler.ops import MOVES_DATA
 from mpcc.passes.graph.rewriting import Rewriter, rewrite
 
 # Below this an additive mask leaves nothing of a score: exp(-1e4) is 0 in every format used here.
 VERY_NEGATIVE = -1e4
-_LAYOUT = {"expand": "shape", "reshape": "shape", "permute": "dims"}
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ def _keep_mask(rw: Rewriter, node: Node) -> str | None:
 def _kept(rw: Rewriter, name: str) -> str | None:
     """The boolean that an additive mask stands for, in the mask's shape."""
     node = rw.nodes[name]
-    if node.op in _LAYOUT:
+    if _moves_one(node):
         inner = _kept(rw, node.inputs[0])
-        return None if inner is None else rw.emit(node.op, [inner], **{_LAYOUT[node.op]: node.attr(_LAYOUT[node.op])})
+        return None if inner is None else rw.emit(node.op, [inner], **dict(node.attrs))
     if node.op == "where":
         return _kept_where(rw, node)
     return _kept_product(rw, node)
@@ -145,7 +145,12 @@ def _truth(rw: Rewriter, name: str) -> str | None:
         return rw.emit("cast", [name], dtype="bool")
     if node.op == "cast":
         return _truth(rw, node.inputs[0])
-    if node.op in _LAYOUT:
+    if _moves_one(node):
         inner = _truth(rw, node.inputs[0])
-        return None if inner is None else rw.emit(node.op, [inner], **{_LAYOUT[node.op]: node.attr(_LAYOUT[node.op])})
+        return None if inner is None else rw.emit(node.op, [inner], **dict(node.attrs))
     return None
+
+
+def _moves_one(node: Node) -> bool:
+    """Whether the node is one value in another layout."""
+    return node.op in MOVES_DATA and len(node.inputs) == 1

@@ -9,6 +9,7 @@ import torch
 
 from mpcc.compiler.graph.build import GraphBuilder
 from mpcc.compiler.graph.ir import Graph, Node
+from mpcc.compiler.ops import KEEPS_NUMBERS
 from mpcc.compiler.types import Attr, TensorType
 
 
@@ -47,7 +48,7 @@ class Rewriter:
 
     def uniform(self, name: str) -> float | None:
         """The one number that a constant (or layout of one) holds everywhere."""
-        while self.nodes[name].op in ("expand", "reshape", "permute", "cast"):
+        while self.nodes[name].op in KEEPS_NUMBERS and len(self.nodes[name].inputs) == 1:
             name = self.nodes[name].inputs[0]
         value = self.constant(name)
         if value is None or value.numel() == 0:

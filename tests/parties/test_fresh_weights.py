@@ -56,6 +56,19 @@ def test_outputs_are_the_new_models():
     assert (new.source, new.bundle.manifest, new.bundle.ring) == (old.source, old.bundle.manifest, old.bundle.ring)
 
 
+def test_a_program_of_a_changed_model_takes_weights_for_that_model():
+    old = mpcc.compile(
+        tiny.frozen_prefix(),
+        sequence_length=tiny.LENGTH,
+        calibrate_random=2,
+        partition=mpcc.Partition.from_base(tiny.base_model()),
+        approximations={"gelu": "quad"},
+    )
+    new = old.with_weights(tiny.frozen_prefix())
+    assert new.bundle.provider.keys() == old.bundle.provider.keys()
+    assert all(torch.equal(new.bundle.provider[k], old.bundle.provider[k]) for k in old.bundle.provider)
+
+
 def test_what_is_the_same_gives_the_same_weights():
     again = program().with_weights(tiny.frozen_prefix())
     for name, tensor in program().bundle.provider.items():

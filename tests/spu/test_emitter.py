@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from in_process import run
+from op_cases import CASES, claims, numbered
 from small_graphs import Maker
 
+from mpcc.backends.spu.families import RULES
 from mpcc.backends.spu.stablehlo import emit_stablehlo
-from mpcc.compiler.errors import UnsupportedError
+from mpcc.backends.spu.writer import Writer
+from mpcc.compiler.errors import InternalError, UnsupportedError
 from mpcc.compiler.graph.interpret import outputs_of, run_graph
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.graph.visibility import infer
+from mpcc.compiler.ops import REGISTRY
+from mpcc.compiler.ops.base import SPU, from_torch
 
 GENERATOR = torch.Generator().manual_seed(5)
 
@@ -23,15 +29,11 @@ def spread(*shape: int, scale: float = 3.0) -> torch.Tensor:
     return scale * torch.randn(shape, generator=GENERATOR)
 
 
-def positive(*shape: int) -> torch.Tensor:
-    return 0.5 + 8 * torch.rand(shape, generator=GENERATOR)
-
-
 def one(op: str, *tensors: torch.Tensor, **attrs: object) -> tuple[Graph, dict[str, torch.Tensor]]:
     """A graph of one operation; its first operand is the client's, all are secret."""
     m = Maker()
     values = {f"x{i}": t for i, t in enumerate(tensors)}
-    names = [m.input(name, t.shape) for name, t in values.items()]
+    names = [m.input(name, t.shape, from_torch(t.dtype)) for name, t in values.items()]
     return infer(m.graph(y=m.op("y", op, *names, **attrs)), {}), values
 
 
@@ -39,7 +41,7 @@ def error(op: str, *tensors: torch.Tensor, protocol: str = "aby3", **attrs: obje
     graph, values = one(op, *tensors, **attrs)
     wanted = outputs_of(graph, run_graph(graph, values, {}))["y"].numpy()
     program = emit_stablehlo(graph)
-    got = run(program, {k: v.numpy() for k, v in values.items()}, protocol)["y"]
+    got = run(program, {k: v.float().numpy() for k, v in values.items()}, protocol)["y"]
     assert got.shape == wanted.shape
     return float(np.abs(got - wanted).max())
 
@@ -69,53 +71,27 @@ def test_unknown_operation_is_refused():
         emit_stablehlo(graph)
 
 
-CASES = [
-    ("add", (spread(4, 3), spread(3)), {}, 1e-4),
-    ("sub", (spread(4, 1), spread(1, 3)), {}, 1e-4),
-    ("mul", (spread(4, 3), spread(3)), {}, 1e-3),
-    ("div", (spread(4, 3), positive(4, 3)), {}, 3e-3),
-    ("scale", (spread(4, 3),), {"factor": -0.001}, 2e-5),
-    ("shift", (spread(4, 3),), {"offset": 2.5}, 1e-4),
-    ("square", (spread(4, 3),), {}, 1e-3),
-    ("linear", (spread(2, 5, 6), spread(3, 6), spread(3)), {}, 3e-3),
-    ("linear", (spread(6), spread(3, 6)), {}, 3e-3),
-    ("linear_diagonal", (spread(2, 5, 6), spread(2, 5, 4), spread(4, 8), spread(4)), {"block": 2}, 3e-3),
-    ("linear_diagonal", (spread(5, 6), spread(5, 4), spread(4, 7)), {"block": 1}, 3e-3),
-    ("matmul", (spread(2, 1, 4, 6), spread(3, 6, 2)), {}, 3e-3),
-    ("matmul", (spread(2, 4, 6), spread(6, 2)), {}, 3e-3),
-    ("softmax", (spread(3, 8, scale=10),), {"dim": 1}, 1e-3),
-    ("softmax", (spread(8, 3),), {"dim": 0}, 1e-3),
-    ("attention", (spread(2, 2, 5, 4), spread(2, 2, 5, 4), spread(2, 2, 5, 4)), {"scale": 0.5, "mask": "none"}, 3e-3),
-    ("layer_norm", (spread(4, 24),), {"eps": 1e-5, "affine": "none"}, 3e-3),
-    ("layer_norm", (spread(4, 24), spread(24), spread(24)), {"eps": 1e-5, "affine": "gamma_beta"}, 2e-2),
-    ("rms_norm", (spread(4, 24), spread(24)), {"eps": 1e-6, "gain": 1.0}, 2e-2),
-    ("rms_norm", (spread(4, 24),), {"eps": 1e-6, "gain": 0.25}, 3e-3),
-    ("gelu", (spread(300),), {"approximate": "none"}, 2e-3),
-    ("gelu", (spread(300),), {"approximate": "tanh"}, 2e-3),
-    ("tanh", (spread(300),), {}, 1e-3),
-    ("sigmoid", (spread(300, scale=10),), {}, 1e-3),
-    ("silu", (spread(300, scale=6),), {}, 3e-3),
-    ("relu", (spread(300),), {}, 1e-4),
-    ("exp", (-positive(300),), {}, 1e-3),
-    ("reciprocal", (positive(300),), {}, 1e-3),
-    ("rsqrt", (positive(300),), {}, 1e-3),
-    ("sqrt", (positive(300),), {}, 5e-3),
-    ("reshape", (spread(4, 6),), {"shape": (2, 12)}, 1e-4),
-    ("permute", (spread(4, 6, 2),), {"dims": (2, 0, 1)}, 1e-4),
-    ("expand", (spread(4, 1),), {"shape": (2, 4, 3)}, 1e-4),
-    ("slice", (spread(4, 9),), {"dim": 1, "start": 1, "stop": 8, "step": 3}, 1e-4),
-    ("concat", (spread(4, 2), spread(4, 3)), {"dim": 1}, 1e-4),
-    ("sum", (spread(4, 5, 6),), {"dims": (0, 2), "keepdim": False}, 1e-3),
-    ("sum", (spread(4, 5),), {"dims": (1,), "keepdim": True}, 1e-3),
-    ("mean", (10 + spread(3, 500),), {"dims": (1,), "keepdim": False}, 2e-4),
-    ("cast", (spread(4),), {"dtype": "f32"}, 1e-4),
-]
+def test_operations_that_claim_a_form_have_one():
+    assert set(RULES) == {op for op in REGISTRY if SPU in claims(op)}
+
+
+def test_forms_read_declared_statistics_only():
+    for op, rule in RULES.items():
+        assert set(rule.reads) <= set(REGISTRY[op].statistics), op
+
+
+def test_a_form_says_which_statistics_it_reads():
+    graph, _ = one("layer_norm", spread(4, 24), eps=1e-5, affine="none")
+    with pytest.raises(InternalError, match="layer_norm reads spread"):
+        Writer().statistic(graph["y"], "spread")
 
 
 @pytest.mark.spu
-@pytest.mark.parametrize("op, tensors, attrs, allowed", CASES, ids=[f"{i}-{c[0]}" for i, c in enumerate(CASES)])
-def test_operation(op, tensors, attrs, allowed):
-    assert error(op, *tensors, **attrs) <= allowed
+@pytest.mark.parametrize(("op", "number"), numbered(SPU))
+def test_operation(op, number):
+    torch.manual_seed(zlib.crc32(f"{op}{number}".encode()))
+    case = CASES[op][number]
+    assert error(op, *case.operands(), **case.attrs) <= case.spu
 
 
 @pytest.mark.spu
@@ -152,13 +128,10 @@ def test_masks():
 @pytest.mark.spu
 def test_norm_of_large_rows_needs_bounds():
     """With the ring's bound, squares of rows around 1000 do not overflow."""
-    from dataclasses import replace
-
     x = spread(4, 64, scale=1000)
     graph, values = one("layer_norm", x, eps=1e-5, affine="none")
     bound = 2.0 ** np.ceil(np.log2(8 * float((x - x.mean(-1, keepdim=True)).square().sum(-1).max())))
-    graph = graph.with_nodes([replace(n, stats=(("sum_max", bound),)) if n.name == "y" else n for n in graph])
-    got = run(emit_stablehlo(graph), {"x0": x.numpy()})["y"]
+    got = run(emit_stablehlo(graph, {"y": bound}), {"x0": x.numpy()})["y"]
     assert np.abs(got - run_graph(graph, values, {})["y"].numpy()).max() <= 3e-3
 
 

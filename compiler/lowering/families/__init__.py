@@ -1,0 +1,25 @@
+"""One rule per operation, in the families of compiler/ops; importing this package registers all of them."""
+
+from mpcc.compiler.lowering.context import RULES
+from mpcc.compiler.lowering.families import (
+    activations,
+    attention,
+    elementwise,
+    layout,
+    linear,
+    normalisation,
+    reduction,
+    substitutes,
+)
+
+__all__ = [
+    "RULES",
+    "activations",
+    "attention",
+    "elementwise",
+    "layout",
+    "linear",
+    "normalisation",
+    "reduction",
+    "substitutes",
+]

@@ -1,4 +1,4 @@
-"""Element-wise non-linearities with the form the user chose."""
+"""Element-wise non-linearities."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from mpcc.compiler.approximations import gelu as gelu_forms
 from mpcc.compiler.approximations import sigmoid as sigmoid_forms
 from mpcc.compiler.graph.ir import Node
-from mpcc.compiler.lowering.context import Context, lowers
+from mpcc.compiler.lowering.context import Context, lowers, number_attr
+from mpcc.compiler.lowering.families.elementwise import times
 from mpcc.compiler.ring.ir import Builder, RingNode
 
 ANY = "any value within its bound"
@@ -15,18 +16,15 @@ ANY = "any value within its bound"
 
 @lowers("gelu")
 def lower_gelu(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
-    """Faithful: an even polynomial over the calibrated range, or piecewise for any argument. Or MPCFormer's quad."""
+    """An even polynomial over the calibrated range, or piecewise for any argument."""
     x, form, bits = ctx.at_scale(inputs[0]), str(node.attr("approximate", "none")), ctx.settings.inner_frac_bits
-    if ctx.settings.approximations.get("gelu") == "quad":
-        ctx.uses("gelu", "quad", ANY, None, changes_model=True)
-        return gelu_forms.quad(ctx.b, x)
     domain = None if ctx.settings.wide else gelu_forms.even_domain(_argument_bound(ctx, node))
     error = gelu_forms.gelu_error(form, ctx.f, domain=domain, inner_frac_bits=bits)
     if domain is not None:
-        ctx.uses("gelu", "even polynomial", f"[{-domain:g}, {domain:g}]", error)
+        ctx.applies("gelu", "even polynomial", f"[{-domain:g}, {domain:g}]", error)
         x = ctx.b.rescale(x, x.type.frac_bits, bound=domain)
         return gelu_forms.gelu_within(ctx.b, x, form=form, inner_frac_bits=bits)
-    ctx.uses("gelu", "polynomial", ANY, error)
+    ctx.applies("gelu", "polynomial", ANY, error)
     return gelu_forms.gelu(ctx.b, x, form=form, inner_frac_bits=bits)
 
 
@@ -46,8 +44,17 @@ _SIGMOIDAL: dict[str, tuple[Callable[[Builder, RingNode], RingNode], Callable[[i
 
 @lowers("tanh", "sigmoid", "silu", "relu")
 def lower_sigmoidal(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
-    """The faithful form of the same name."""
+    """The approximation of the same name."""
     function, error, domain = _SIGMOIDAL[node.op]
     if error is not None:
-        ctx.uses(node.op, "exp, reciprocal", domain, error(ctx.f), relative=node.op == "silu")
+        ctx.applies(node.op, "exp, reciprocal", domain, error(ctx.f), relative=node.op == "silu")
     return function(ctx.b, ctx.at_scale(inputs[0]))
+
+
+@lowers("leaky_relu")
+def lower_leaky_relu(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
+    """x - (1 - slope) [x < 0] x: one comparison, one product; the factor takes a truncation."""
+    x = ctx.at_scale(inputs[0])
+    negative = ctx.b.mul(ctx.b.lt_zero(x), x, bound=x.type.bound)
+    whole, part = ctx.align(x, times(ctx, negative, 1.0 - number_attr(node, "slope")))
+    return ctx.at_scale(ctx.b.sub(whole, part, bound=ctx.bound(node)))

@@ -1,4 +1,4 @@
-"""Softmax and attention."""
+"""Attention."""
 
 from __future__ import annotations
 
@@ -6,48 +6,18 @@ import math
 from collections.abc import Sequence
 
 from mpcc.compiler.approximations import softmax as forms
-from mpcc.compiler.approximations.exp import (
-    LEAN_TOLERANCE,
-    MAX_FRAC_BITS,
-    TOLERANCE,
-    ExpForm,
-    exp_error,
-    exp_negative,
-    form_for,
-)
-from mpcc.compiler.approximations.newton import reciprocal_error
-from mpcc.compiler.errors import MpccError
+from mpcc.compiler.approximations.exp import LEAN_TOLERANCE, MAX_FRAC_BITS, TOLERANCE, exp_negative, form_for
 from mpcc.compiler.graph.ir import Node
-from mpcc.compiler.lowering.context import Context, lowers
+from mpcc.compiler.lowering.context import Context, lowers, number_attr
 from mpcc.compiler.lowering.families.elementwise import times
+from mpcc.compiler.lowering.families.exponentials import note_exp, note_reciprocal
 from mpcc.compiler.ring.ir import RingNode
 
-NOTHING = 16  # e^-16 of the largest weight is as good as none
-
+NEGLIGIBLE = 16  # e^-16 of the largest weight is as good as none
 LEAN_EXP_BITS, LEAN_SCORE_BITS = 14, 12
 TIGHT_TOLERANCE = 8e-4
 NO_MAX_SPREAD = 8.0  # scores that span less need no row maximum,
 LEAST_MEAN_WEIGHT = 2.0**-6  # where their exponentials are not much smaller than this on average
-
-
-@lowers("softmax")
-def lower_softmax(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
-    """softmax over any one dimension."""
-    b, x = ctx.b, ctx.at_scale(inputs[0])
-    dim, last = int(node.attr("dim")), len(x.type.shape) - 1  # type: ignore[arg-type]
-    order = (*(d for d in range(last + 1) if d != dim), dim)
-    back = tuple(order.index(d) for d in range(last + 1))
-    rows = b.permute(x, order)
-    chosen = ctx.settings.approximations.get("softmax", "exp")
-    if chosen == "exp":
-        spread = ctx.rounded_up(ctx.statistic(node, "spread"))
-        _note_exp(ctx, node, form_for(-spread), ctx.f, MAX_FRAC_BITS)
-        _note_reciprocal(ctx, node, (0.95, 1.05 * rows.type.shape[-1]), lean=False)
-        out = forms.softmax(b, rows, spread=spread, frac_bits=ctx.f, arity=ctx.settings.row_maximum_arity)
-    else:
-        ctx.uses(node.op, chosen, "any score within its bound", None, changes_model=True)
-        out = forms.relu_softmax(b, rows, square=chosen == "2quad", frac_bits=ctx.f)
-    return b.permute(out, back)
 
 
 @lowers("attention")
@@ -64,40 +34,16 @@ def lower_attention(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Rin
     mask = str(node.attr("mask", "none"))
     keep: RingNode | None = None
     if mask == "key":
-        key, keep = _masked_keys(ctx, key, inputs[3], inputs[4])
-    scores = _scores(ctx, node, query, key)
+        key, keep = masked_keys(ctx, key, inputs[3], inputs[4])
+    scores = scaled_scores(ctx, node, query, key)
     if mask in ("keep", "additive"):
         scores = _add_mask(ctx, node, scores, inputs[3], mask)
-    chosen = ctx.settings.approximations.get("softmax", "exp")
-    if chosen != "exp":
-        if mask in ("keep", "additive"):
-            raise MpccError(
-                f"softmax={chosen} works with masks that are the same for all queries only", where=node.origin.layer
-            )
-        ctx.uses(node.op, chosen, "any score within its bound", None, changes_model=True)
-        return _relu_attention(ctx, scores, value, keep, square=chosen == "2quad")
     if mask in ("none", "key") and _needs_no_maximum(ctx, node, scores):
         top = scores.type.bound
         weights = _exp(ctx, node, b.add_const(scores, -top, bound=2 * top), -2 * top)
         return _apply(ctx, node, weights, value, keep, _sums_below_bound(ctx, node, scores))
     weights = _weights(ctx, node, scores, masked=mask in ("keep", "additive"))
     return _apply(ctx, node, weights, value, keep, (0.95, 1.05 * value.type.shape[-2]))
-
-
-def _relu_attention(
-    ctx: Context, scores: RingNode, value: RingNode, keep: RingNode | None, *, square: bool
-) -> RingNode:
-    """(w V) / (2^-6 + sum w) over kept keys; its result is that of another model: no calibrated bound holds for it."""
-    b = ctx.b
-    limit = value.type.bound * 1.01
-    if keep is None:
-        weights = forms.relu_softmax(b, scores, square=square, frac_bits=ctx.f)
-        return b.rescale(b.matmul(weights, value, bound=limit), ctx.f)
-    weights = forms.relu_weights(b, scores, square=square)
-    applied, total = _kept_sums(ctx, weights, value, keep)
-    r = forms.reciprocal_of_weights(b, total)
-    numerator = b.rescale(applied, ctx.f)
-    return b.rescale(b.mul(numerator, b.expand(r, numerator.type.shape), bound=limit), ctx.f)
 
 
 def _needs_no_maximum(ctx: Context, node: Node, scores: RingNode) -> bool:
@@ -110,22 +56,22 @@ def _sums_below_bound(ctx: Context, node: Node, scores: RingNode) -> tuple[float
     """Interval of the sum of e^(score - bound) over a row, from calibrated sums; within what the bound proves."""
     top, keys = scores.type.bound, scores.type.shape[-1]
     low, high = (math.exp(ctx.statistic(node, key) - top) for key in ("lse_min", "lse_max"))
-    low = 2.0 ** math.floor(math.log2(low / ctx.variance_margin))
-    high = 2.0 ** math.ceil(math.log2(high * ctx.variance_margin))
+    low = 2.0 ** math.floor(math.log2(low / ctx.settings.variance_margin))
+    high = 2.0 ** math.ceil(math.log2(high * ctx.settings.variance_margin))
     fewest = keys if node.attr("mask", "none") == "none" else 1
     return max(low, 0.95 * fewest * math.exp(-2 * top)), min(high, 1.05 * keys)
 
 
-def _scores(ctx: Context, node: Node, query: RingNode, key: RingNode) -> RingNode:
+def scaled_scores(ctx: Context, node: Node, query: RingNode, key: RingNode) -> RingNode:
     """scale * Q K^T at the working scale; the factor costs nothing beside the truncation that is there anyway."""
     b = ctx.b
-    scale = float(node.attr("scale"))  # type: ignore[arg-type]
+    scale = number_attr(node, "scale")
     bound = ctx.rounded_up(ctx.statistic(node, "score_abs"), steps=2)
     raw = b.matmul(query, b.transpose(key), bound=bound / abs(scale))
     return b.rescale(times(ctx, raw, scale), min(ctx.f, LEAN_SCORE_BITS) if ctx.settings.lean else ctx.f, bound=bound)
 
 
-def _masked_keys(ctx: Context, key: RingNode, keep: RingNode, anchor: RingNode) -> tuple[RingNode, RingNode]:
+def masked_keys(ctx: Context, key: RingNode, keep: RingNode, anchor: RingNode) -> tuple[RingNode, RingNode]:
     """(keys with every masked one replaced by the anchor, keep as [batch, 1.., S, 1]); keep, anchor are [batch, S]."""
     b = ctx.b
     batch, length = keep.type.shape
@@ -141,7 +87,7 @@ def _masked_keys(ctx: Context, key: RingNode, keep: RingNode, anchor: RingNode) 
 def _add_mask(ctx: Context, node: Node, scores: RingNode, mask: RingNode, kind: str) -> RingNode:
     """Scores with masked entries below every kept one, for masks that differ between queries."""
     b = ctx.b
-    far = math.ceil(2 * scores.type.bound) + NOTHING  # below every kept score by NOTHING at least
+    far = math.ceil(2 * scores.type.bound) + NEGLIGIBLE  # below every kept score by so much at least
     f = scores.type.frac_bits
     if kind == "keep":
         lowered = b.mul_int(b.add_const(mask, -1.0), far << f, f)  # 0 or -far, integers
@@ -163,19 +109,8 @@ def _exp(ctx: Context, node: Node, shifted: RingNode, lowest: float) -> RingNode
     """e^shifted in the format of the profile."""
     tolerance = TIGHT_TOLERANCE if ctx.settings.tight else LEAN_TOLERANCE if ctx.settings.lean else TOLERANCE
     max_bits = LEAN_EXP_BITS if ctx.settings.lean else MAX_FRAC_BITS
-    _note_exp(ctx, node, form_for(lowest, tolerance), min(shifted.type.frac_bits, max_bits), max_bits)
+    note_exp(ctx, node, form_for(lowest, tolerance), min(shifted.type.frac_bits, max_bits), max_bits)
     return exp_negative(ctx.b, shifted, lowest=lowest, tolerance=tolerance, max_bits=max_bits)
-
-
-def _note_exp(ctx: Context, node: Node, form: ExpForm, frac_bits: int, max_bits: int) -> None:
-    error = exp_error(form, min(frac_bits + form.squarings, max_bits))
-    ctx.uses(f"{node.op}: exp", form.name, f"[{form.lowest:g}, 0]", error)
-
-
-def _note_reciprocal(ctx: Context, node: Node, sums: tuple[float, float], lean: bool) -> None:
-    bits, target = forms.reciprocal_format(lean)
-    domain = f"[{sums[0]:.3g}, {sums[1]:.3g}]"
-    ctx.uses(f"{node.op}: reciprocal", "Newton", domain, reciprocal_error(bits, target), relative=True)
 
 
 def _apply(
@@ -188,15 +123,15 @@ def _apply(
         applied = b.matmul(weights, value, bound=length * value.type.bound * 1.01)
         total = b.sum(weights, len(weights.type.shape) - 1)
     else:
-        applied, total = _kept_sums(ctx, weights, value, keep)
-    _note_reciprocal(ctx, node, sums, ctx.settings.lean)
+        applied, total = kept_sums(ctx, weights, value, keep)
+    note_reciprocal(ctx, node, sums, ctx.settings.lean)
     r = forms.reciprocal_of_sum(b, total, *sums, lean=ctx.settings.lean, weighing=ctx.settings.reciprocal_start)
     numerator = b.rescale(applied, ctx.f)
     limit = 2.0 ** math.ceil(math.log2(value.type.bound * 1.02))
     return b.rescale(b.mul(numerator, b.expand(r, numerator.type.shape), bound=limit), ctx.f, bound=ctx.bound(node))
 
 
-def _kept_sums(ctx: Context, weights: RingNode, value: RingNode, keep: RingNode) -> tuple[RingNode, RingNode]:
+def kept_sums(ctx: Context, weights: RingNode, value: RingNode, keep: RingNode) -> tuple[RingNode, RingNode]:
     """(weights V, weights 1) over kept keys: one secure product; where the mask is public, the second is local."""
     b = ctx.b
     value = b.mul(b.expand(keep, value.type.shape), value, bound=value.type.bound)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from mpcc.compiler.approximations.exp import FORMS, MAX_FRAC_BITS, exp_error, exp_negative
 from mpcc.compiler.approximations.newton import reciprocal, reciprocal_error, rsqrt, rsqrt_error
-from mpcc.compiler.errors import InternalError, RangeError
+from mpcc.compiler.errors import RangeError
 from mpcc.compiler.graph.ir import Node
-from mpcc.compiler.lowering.context import RANGE_MARGIN, VARIANCE_MARGIN, Context, lowers, rounded_up
+from mpcc.compiler.lowering.context import Context, lowers, number_attr
+from mpcc.compiler.lowering.settings import RANGE_MARGIN, VARIANCE_MARGIN, rounded_up
 from mpcc.compiler.ring.ir import RingNode
 
 _INVERSE_BITS = 24
@@ -41,10 +42,7 @@ def lower_square(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNo
 @lowers("scale")
 def lower_scale(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """x times a public number; a power of two moves the binary point only."""
-    factor = node.attr("factor")
-    if not isinstance(factor, (int, float)):
-        raise InternalError(f"{node.name}: factor is {factor!r}")
-    return ctx.at_scale(times(ctx, inputs[0], float(factor)))
+    return ctx.at_scale(times(ctx, inputs[0], number_attr(node, "factor")))
 
 
 def times(ctx: Context, x: RingNode, factor: float) -> RingNode:
@@ -59,10 +57,7 @@ def times(ctx: Context, x: RingNode, factor: float) -> RingNode:
 @lowers("shift")
 def lower_shift(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """x plus a public number."""
-    offset = node.attr("offset")
-    if not isinstance(offset, (int, float)):
-        raise InternalError(f"{node.name}: offset is {offset!r}")
-    return ctx.b.add_const(ctx.at_scale(inputs[0]), float(offset), bound=ctx.bound(node))
+    return ctx.b.add_const(ctx.at_scale(inputs[0]), number_attr(node, "offset"), bound=ctx.bound(node))
 
 
 @lowers("cast")
@@ -82,7 +77,7 @@ def _positive(ctx: Context, node: Node) -> tuple[float, float]:
     high = ctx.statistic(node, "argument_max") * VARIANCE_MARGIN
     low, high = 2.0 ** math.floor(math.log2(low / VARIANCE_MARGIN)), 2.0 ** math.ceil(math.log2(high))
     error = rsqrt_error(_INVERSE_BITS) if node.op in ("rsqrt", "sqrt") else reciprocal_error(_INVERSE_BITS)
-    ctx.uses(node.op, "Newton", f"[{low:g}, {high:g}]", error, relative=True)
+    ctx.applies(node.op, "Newton", f"[{low:g}, {high:g}]", error, relative=True)
     return low, high
 
 
@@ -126,7 +121,7 @@ def lower_exp(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     # the widest domain has the most squarings: they are what small results far below e^top need
     form = FORMS[-1]
     error = exp_error(form, min(ctx.f + form.squarings, MAX_FRAC_BITS))
-    ctx.uses("exp", "quartic", f"up to {top:g}; error per largest result", error, relative=True)
+    ctx.applies("exp", "quartic", f"up to {top:g}; error per largest result", error, relative=True)
     power = exp_negative(ctx.b, ctx.b.add_const(x, -top, bound=-lowest), lowest=min(lowest, form.lowest))
     return ctx.at_scale(times(ctx, power, math.exp(top)))
 
@@ -136,19 +131,3 @@ def lower_where(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNod
     """The condition is its owner's 0 or 1; one product, no truncation."""
     x, y = ctx.align(*inputs[1:])
     return ctx.b.select(*(ctx.b.expand(v, node.type.shape) for v in (inputs[0], x, y)))
-
-
-@lowers("sum", "mean")
-def lower_sum_over(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
-    """Sum or mean over dimensions; the sum is local."""
-    dims = node.attr("dims")
-    if not isinstance(dims, tuple):
-        raise InternalError(f"{node.name}: dims is {dims!r}")
-    x = inputs[0]
-    terms = 1
-    for dim in dims:
-        terms *= x.type.shape[int(dim)]  # type: ignore[arg-type]
-        x = ctx.b.sum(x, int(dim))  # type: ignore[arg-type]
-    if node.op == "mean":
-        x = ctx.at_scale(times(ctx, x, 1.0 / terms))
-    return ctx.b.reshape(x, node.type.shape)

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpcc.compiler.errors import InternalError
 from mpcc.compiler.graph.ir import Node
-from mpcc.compiler.lowering.context import Context, int_attr, lowers
+from mpcc.compiler.lowering.context import Context, int_attr, ints_attr, lowers
 from mpcc.compiler.ring.ir import RingNode
-
-
-def _ints(node: Node, key: str) -> tuple[int, ...]:
-    value = node.attr(key)
-    if not isinstance(value, tuple):
-        raise InternalError(f"{node.name}: {key} is {value!r}")
-    return tuple(int(v) for v in value)  # type: ignore[arg-type]
 
 
 @lowers("reshape")
@@ -24,7 +16,7 @@ def lower_reshape(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingN
 
 @lowers("permute")
 def lower_permute(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
-    return ctx.b.permute(inputs[0], _ints(node, "dims"))
+    return ctx.b.permute(inputs[0], ints_attr(node, "dims"))
 
 
 @lowers("expand")
@@ -34,9 +26,8 @@ def lower_expand(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNo
 
 @lowers("slice")
 def lower_slice(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
-    return ctx.b.slice(
-        inputs[0], int_attr(node, "dim"), int_attr(node, "start"), int_attr(node, "stop"), int_attr(node, "step")
-    )
+    dim, start, stop, step = (int_attr(node, key) for key in ("dim", "start", "stop", "step"))
+    return ctx.b.slice(inputs[0], dim, start, stop, step)
 
 
 @lowers("concat")

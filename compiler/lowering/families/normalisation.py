@@ -1,13 +1,16 @@
-"""LayerNorm and RMSNorm: one inner product and one reciprocal root per token."""
+"""LayerNorm and RMSNorm, one inner product and one reciprocal root per token; softmax over any dimension."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from mpcc.compiler.approximations import softmax as forms
+from mpcc.compiler.approximations.exp import MAX_FRAC_BITS, form_for
 from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, TARGET, rsqrt, rsqrt_error
 from mpcc.compiler.graph.ir import Node
-from mpcc.compiler.lowering.context import Context, lowers
+from mpcc.compiler.lowering.context import Context, int_attr, lowers, number_attr
+from mpcc.compiler.lowering.families.exponentials import note_exp, note_reciprocal
 from mpcc.compiler.ring.ir import RingNode
 
 ROOT_FRAC_BITS = 24
@@ -17,9 +20,9 @@ MEAN_BITS = 20
 def _root(ctx: Context, node: Node, squares: RingNode, width: int) -> RingNode:
     """1 / sqrt(mean square + eps) per token from the sum of squares at scale 2f."""
     b = ctx.b
-    eps = max(float(node.attr("eps", 0.0)), 0.0)  # type: ignore[arg-type]
-    low = ctx.statistic(node, "variance_min") / ctx.variance_margin + eps
-    high = ctx.statistic(node, "variance_max") * ctx.variance_margin + eps
+    eps = max(number_attr(node, "eps", 0.0), 0.0)
+    low = ctx.statistic(node, "variance_min") / ctx.settings.variance_margin + eps
+    high = ctx.statistic(node, "variance_max") * ctx.settings.variance_margin + eps
     low, high = 2.0 ** math.floor(math.log2(low)), 2.0 ** math.ceil(math.log2(high))
     # eps below one unit of the scale is raised to it: a constant row then normalises to zero instead of dividing by 0
     ulp = 2.0**-squares.type.frac_bits
@@ -29,8 +32,8 @@ def _root(ctx: Context, node: Node, squares: RingNode, width: int) -> RingNode:
     bits, error = (LEAN_BITS, LEAN_ERROR) if lean else (ROOT_FRAC_BITS, TARGET)
     root = rsqrt(b, total, low=low, high=high, frac_bits=bits, error=error, lean=lean, weighing=ctx.settings.root_start)
     domain = f"mean square in [{low / width:g}, {high / width:g}]"
-    ctx.uses(f"{node.op}: rsqrt", "Newton", domain, rsqrt_error(bits, error), relative=True)
-    factor = math.sqrt(width) * float(node.attr("gain", 1.0))  # type: ignore[arg-type]
+    ctx.applies(f"{node.op}: rsqrt", "Newton", domain, rsqrt_error(bits, error), relative=True)
+    factor = math.sqrt(width) * number_attr(node, "gain", 1.0)
     if abs(math.log2(factor) - round(math.log2(factor))) < 1e-9:  # chosen so by affine folding: only moves the point
         return b.scale(root, 2.0 ** round(math.log2(factor)), 0)
     return b.rescale(b.scale(root, factor, 16), root.type.frac_bits if ctx.settings.lean else ROOT_FRAC_BITS)
@@ -62,7 +65,7 @@ def lower_layer_norm(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Ri
     total = b.sum(x, len(x.type.shape) - 1)
     mean = b.rescale(b.scale(total, 1.0 / width, MEAN_BITS), ctx.f, bound=x.type.bound)
     centred = b.sub(x, b.expand(mean, x.type.shape))
-    high = ctx.statistic(node, "variance_max") * ctx.variance_margin
+    high = ctx.statistic(node, "variance_max") * ctx.settings.variance_margin
     squares = b.dot(centred, centred, bound=2.0 ** math.ceil(math.log2(high * width * 2)))
     return _scaled(ctx, node, centred, _root(ctx, node, squares, width), inputs)
 
@@ -72,6 +75,29 @@ def lower_rms_norm(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Ring
     """gain * x / sqrt(mean(x^2) + eps) * gamma over the last dimension (Zhang and Sennrich 2019)."""
     b, x = ctx.b, ctx.at_scale(inputs[0])
     width = x.type.shape[-1]
-    high = ctx.statistic(node, "variance_max") * ctx.variance_margin
+    high = ctx.statistic(node, "variance_max") * ctx.settings.variance_margin
     squares = b.dot(x, x, bound=2.0 ** math.ceil(math.log2(high * width * 2)))
     return _scaled(ctx, node, x, _root(ctx, node, squares, width), inputs)
+
+
+@lowers("softmax")
+def lower_softmax(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
+    """softmax over any one dimension."""
+    x, dim = ctx.at_scale(inputs[0]), int_attr(node, "dim")
+    spread = ctx.rounded_up(ctx.statistic(node, "spread"))
+    note_exp(ctx, node, form_for(-spread), ctx.f, MAX_FRAC_BITS)
+    note_reciprocal(ctx, node, (0.95, 1.05 * x.type.shape[dim]), lean=False)
+    return over_rows(
+        ctx,
+        x,
+        dim,
+        lambda rows: forms.softmax(ctx.b, rows, spread=spread, frac_bits=ctx.f, arity=ctx.settings.row_maximum_arity),
+    )
+
+
+def over_rows(ctx: Context, x: RingNode, dim: int, function: Callable[[RingNode], RingNode]) -> RingNode:
+    """`function`, which works on the last dimension, along `dim`."""
+    last = len(x.type.shape) - 1
+    order = (*(d for d in range(last + 1) if d != dim), dim)
+    back = tuple(order.index(d) for d in range(last + 1))
+    return ctx.b.permute(function(ctx.b.permute(x, order)), back)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mpcc.backends.spu.writer import Value, Writer, emits
+from mpcc.backends.spu.writer import Value, Writer, emits, number
 from mpcc.compiler.graph.ir import Node
 
 Inputs = Sequence[Value]
@@ -25,6 +25,11 @@ def _reciprocal(w: Writer, node: Node, inputs: Inputs) -> Value:
 @emits("relu")
 def _relu(w: Writer, node: Node, inputs: Inputs) -> Value:
     return w.binary("maximum", inputs[0], w.constant(0.0, inputs[0].shape))
+
+
+@emits("leaky_relu")
+def _leaky_relu(w: Writer, node: Node, inputs: Inputs) -> Value:
+    return w.select_negative(inputs[0], w.scale(inputs[0], number(node, "slope")), inputs[0])
 
 
 def sigmoid(w: Writer, x: Value) -> Value:

@@ -1,4 +1,4 @@
-"""Which approximations a program uses, where they are valid and how far off they may be; told by the lowering rules."""
+"""Which approximations a program applies, where they are valid and how far off they may be; told by the lowering."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class UsedForm:
+class Applied:
     """The form that stands in for an operation, `count` times; `error` is absolute unless `relative`."""
 
     operation: str
@@ -19,10 +19,10 @@ class UsedForm:
     changes_model: bool = False
 
 
-def counted(used: Iterable[UsedForm], times: int = 1) -> tuple[UsedForm, ...]:
+def counted(applied: Iterable[Applied], times: int = 1) -> tuple[Applied, ...]:
     """Equal entries as one, and `times` as many of each."""
-    counts: dict[UsedForm, int] = {}
-    for form in used:
+    counts: dict[Applied, int] = {}
+    for form in applied:
         key = replace(form, count=1)
         counts[key] = counts.get(key, 0) + times * form.count
     return tuple(replace(form, count=count) for form, count in counts.items())

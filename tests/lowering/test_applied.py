@@ -11,14 +11,16 @@ from mpcc.compiler.approximations.gelu import even_domain, gelu_error
 def used(profile, layers=2, *, masked=True, **options):
     model = tiny("BertForSequenceClassification", layers=layers)
     program = compiled(model, batches(6, masked=masked), profile=profile, **options)
-    return program, {u.operation: u for u in program.used}
+    return program, {u.operation: u for u in program.applied}
 
 
 @pytest.mark.slow
 def test_a_loop_counts_all_its_layers():
     for layers in (1, 3):
         program, forms = used("safe", layers)
-        exponentials = [u.count for u in program.used if u.operation == "attention: exp"]  # the last layer reads less
+        exponentials = [
+            u.count for u in program.applied if u.operation == "attention: exp"
+        ]  # the last layer reads less
         assert forms["gelu"].count == sum(exponentials) == layers
         assert forms["tanh"].count == 1
         rolled = layers - 1 if layers > 2 else 0  # all but the last are equal
