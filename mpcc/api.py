@@ -1,4 +1,4 @@
-"""The door: compile a model, load a program, save a model."""
+"""The door to the compiler: compile a model, save a model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 
 from mpcc.backends.mp_spdz.dialects import dialect_of
-from mpcc.compiler.bundle.manifest import input_specs
-from mpcc.compiler.bundle.read import load as load_bundle
-from mpcc.compiler.bundle.read import pack
+from mpcc.compiler.bundle.signature import input_specs
 from mpcc.compiler.cost import Network, network_of
+from mpcc.compiler.driver.pack import pack
 from mpcc.compiler.driver.pipeline import Options, check_options, compile_model
 from mpcc.compiler.driver.savings import measured_savings
 from mpcc.compiler.frontend.capture import Captured, Inputs, capture, save_model
@@ -108,11 +107,6 @@ def compile(
     return Program(pack(captured, compiled, found))
 
 
-def load(path: str | Path, roles: Iterable[str] | None = None) -> Program:
-    """Read a program that `Program.save` wrote; `roles` limits what is read to, e.g., {"client"}."""
-    return Program(load_bundle(path, roles))
-
-
 def save(
     model: torch.nn.Module,
     path: str | Path,
@@ -134,6 +128,6 @@ def _default_partition(captured: Captured, base: str | Path | None) -> Partition
 def _samples(
     captured: Captured, calibration: Sequence[Mapping[str, object]] | None, random: int, truncate: bool
 ) -> list[dict[str, torch.Tensor]]:
-    specs = input_specs(captured)
+    specs = input_specs(captured.graph, captured.config)
     given = [prepare_inputs(c, specs, captured.tokenizer_json, truncate=truncate) for c in calibration or ()]
     return given + random_inputs(specs, random)

@@ -14,18 +14,18 @@ from mpcc.backends.mp_spdz.emitter import Source, emit
 from mpcc.compiler.approximations import CHANGING, FAITHFUL
 from mpcc.compiler.cost import Cost, Network, estimate, network_of
 from mpcc.compiler.driver.candidates import PROFILES, VARIANTS, base_settings, formats_for, weight_bound
-from mpcc.compiler.driver.choose import Alternative, choose
+from mpcc.compiler.driver.choose import choose
 from mpcc.compiler.driver.profile import truncation_magnitudes
 from mpcc.compiler.driver.supported import check_secure
 from mpcc.compiler.errors import MpccError
+from mpcc.compiler.findings import Alternative, Evidence, UsedForm
 from mpcc.compiler.frontend.capture import Captured
-from mpcc.compiler.frontend.partition import Evidence, Partition, check_base, labels_of
+from mpcc.compiler.frontend.partition import Partition, check_base, labels_of
 from mpcc.compiler.frontend.ranges import calibrate
 from mpcc.compiler.graph.ir import Graph, without_dead_nodes
 from mpcc.compiler.graph.visibility import infer
 from mpcc.compiler.lowering import Settings
 from mpcc.compiler.lowering.lower import Lowered, lower
-from mpcc.compiler.lowering.used_forms import UsedForm
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.compiler.ring.verify import verify
 from mpcc.passes.graph.canonicalise import canonicalise

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mpcc.compiler.errors import InternalError, RangeError
+from mpcc.compiler.findings import UsedForm
 from mpcc.compiler.graph.ir import Node
-from mpcc.compiler.lowering.used_forms import UsedForm
 from mpcc.compiler.ring.ir import Builder, RingNode
 
 RANGE_MARGIN = 1.25  # calibrated magnitudes are widened by this and rounded up to a power of two

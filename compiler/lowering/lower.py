@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mpcc.compiler.errors import InternalError
+from mpcc.compiler.findings import UsedForm
 from mpcc.compiler.graph.ir import Graph, Node
 from mpcc.compiler.lowering import RULES, Context, Settings
-from mpcc.compiler.lowering.used_forms import UsedForm, counted
+from mpcc.compiler.lowering.used_forms import counted
 from mpcc.compiler.ring.ir import Builder, RingGraph, RingNode, RingOrigin, RingType
 
 # Boolean and integer inputs are whole numbers and keep scale 0: products with them need no truncation.
