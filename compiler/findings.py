@@ -1,4 +1,4 @@
-"""What the stages of the compiler find out about a program, as plain data: the manifest keeps it, `inspect` shows it."""
+"""What the stages of the compiler find out about a program, as plain data that the manifest keeps and `inspect` shows."""
 
 from __future__ import annotations
 

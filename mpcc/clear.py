@@ -1,4 +1,4 @@
-"""What is computed in clear with PyTorch: the client's own part, and the way between its tensors and a bundle's arrays."""
+"""What is computed in clear with PyTorch: the client's own part, and the way between its tensors and arrays."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mpcc.backends.mp_spdz.dialects import DIALECTS
 from mpcc.backends.mp_spdz.weights import Region, layout_weights
@@ -81,7 +81,9 @@ def _check_choices(manifest: Manifest, where: str) -> None:
         "protocol": manifest.protocol in DIALECTS and manifest.protocol in PROTOCOLS,
         "network": network.bandwidth > 0 and network.round_trip >= 0,
         "truncation": manifest.truncation in ("probabilistic", "nearest"),
-        "inputs": all(i.role in _ROLES and i.pad >= 0 and (i.highest is None or i.highest >= 0) for i in manifest.inputs),
+        "inputs": all(
+            i.role in _ROLES and i.pad >= 0 and (i.highest is None or i.highest >= 0) for i in manifest.inputs
+        ),
         "outputs": len({o.name for o in manifest.outputs}) == len(manifest.outputs),
         "evidence": all(e.visibility in ("public", "provider") and e.bytes >= 0 for e in manifest.evidence),
         "local_truncations": manifest.local_truncations >= 0,

@@ -40,9 +40,7 @@ def pack(model: Captured, compiled: Compiled, savings: Iterable[Saving] = ()) ->
         shareable(compiled.graph, compiled.regions.mpc),
         compiled.ring,
         {p.tensor: array_of(tensors[p.tensor]) for p in public},
-        ClientPart(
-            shareable(client), {n: array_of(tensors[n]) for n in _tensors_of(client)}, model.tokenizer_json
-        ),
+        ClientPart(shareable(client), {n: array_of(tensors[n]) for n in _tensors_of(client)}, model.tokenizer_json),
         {p.tensor: array_of(tensors[p.tensor]) for p in private},
         shareable(compiled.regions.mpc),
     )

@@ -46,9 +46,9 @@ def provision(
     traceback: TracebackFlag = False,
 ) -> None:
     """Share the private weights once and store the shares (mp-spdz); all parties on this machine."""
-    from mpcc.loading import load
     from mpcc.engine_choice import check_provisioning
     from mpcc.exchange import default_state
+    from mpcc.loading import load
     from mpcc.report.session import show_provisioned
 
     if model is None and (base is not None or calibration is not None):
@@ -222,8 +222,8 @@ def _client(
 
     spoken = str(input_file) == "-"
     samples = files.spoken_lines() if spoken else files.read_inputs(input_file)
-    from mpcc.loading import load
     from mpcc.exchange import run_session
+    from mpcc.loading import load
     from mpcc.report.program import result_json, show_outputs
     from mpcc.report.session import session_json
     from mpcc.result import Result
