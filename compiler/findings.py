@@ -1,4 +1,4 @@
-"""What the stages of the compiler find out about a program, as plain data that the manifest keeps and `inspect` shows."""
+"""What the stages of the compiler find out about a program, as plain data: kept by the manifest, shown by `inspect`."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def check_bundle(bundle: Bundle, name: str) -> None:
     known = {p.tensor for p in (*manifest.private_weights, *manifest.public_weights)}
     _agree(_tensors_of(bundle.mpc) <= known, "the weights", MPC, where)
     shared = {n.name for n in bundle.mpc if n.op == "input"}
-    _agree(shared <= set(manifest.client_order), "what is shared", MPC, where)
+    _agree(set(manifest.client_order) <= shared, "what is shared", MPC, where)
     for file, graph in ((GRAPH, bundle.graph), (MPC, bundle.mpc)):
         _check_sizes(graph, f"{name}/{file}")
 

@@ -195,7 +195,7 @@ class _Reader:
         path, where = self.checked(name), f"{self.folder.name}/{name}"
         try:
             arrays = dict(load_file(path))
-        except (SafetensorError, OSError, ValueError, TypeError, LookupError):
+        except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError):  # numpy lacks some types
             raise _corrupt(where, "it is not a file of weights") from None
         if other := [str(a.dtype) for a in arrays.values() if str(a.dtype) not in DTYPES]:
             raise _corrupt(where, f"it holds elements of type {other[0]}")

@@ -306,10 +306,6 @@ def _tell(served: Served, cost: Cost, role: str, stored: bool, as_json: bool) ->
 
 def _estimate(source: Path) -> Cost:
     """The estimate from the shared files alone."""
-    from mpcc.compiler.cost import estimate, network_from
-    from mpcc.compiler.ring.text import parse_ring
+    from mpcc.loading import load
 
-    bundle = source.with_suffix(".mpcc")
-    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
-    ring = parse_ring((bundle / "ring.ir").read_text("utf-8"))
-    return estimate(ring, manifest["protocol"], network=network_from(manifest["network"]))
+    return load(source, ()).cost()
