@@ -84,7 +84,7 @@ def measured(task: Task, variant: Variant, protocol: str, out: Path = OUT) -> Co
 
     The seconds are those of the fastest run: other work on the machine makes runs slower, never faster.
     """
-    from mpcc.api import load as load_program
+    from mpcc.loading import load as load_program
 
     record = estimated(task, variant, protocol, out)
     if record.measured_bytes is not None or record.bytes_online > MEASURED_BELOW:
@@ -104,7 +104,7 @@ def measured(task: Task, variant: Variant, protocol: str, out: Path = OUT) -> Co
 
 def checked(task: Task, variant: Variant, protocol: str, out: Path = OUT) -> CostRecord:
     """Compare labels of the secure program on the emulator with PyTorch's."""
-    from mpcc.api import load as load_program
+    from mpcc.loading import load as load_program
 
     record = estimated(task, variant, protocol, out)
     if record.checked:

@@ -13,10 +13,11 @@ import torch
 from benchmarks.parties import Measurement, measure
 from benchmarks.subjects import Subject
 from mpcc.backends.emulator import run as emulate
-from mpcc.compiler.bundle.read import pack
+from mpcc.clear import arrays_of
 from mpcc.compiler.bundle.streams import encoded, shared_inputs
 from mpcc.compiler.cost import estimate
 from mpcc.compiler.driver.options import Options
+from mpcc.compiler.driver.pack import pack
 from mpcc.compiler.driver.pipeline import Compiled, compile_model
 from mpcc.compiler.driver.savings import measured_savings
 from mpcc.compiler.fixed import decode
@@ -88,7 +89,7 @@ def run_emulated(built: Built) -> Emulated:
     errors, equal, overflows, widest, beyond = [], 0, 0, 0.0, set()
     for index, inputs in enumerate(subject.inputs):
         values, _, _ = built.program.prepared(inputs)
-        shared, _ = shared_inputs(bundle.ring, values)
+        shared, _ = shared_inputs(bundle.ring, arrays_of(values))
         result = emulate(bundle.ring, shared, params, seed=index, check=False)
         found = _real(built, next(iter(result.outputs.values())), index)
         errors.append((found - subject.expected[index]).abs())

@@ -14,11 +14,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mpcc.api import compile, load, save
+    from mpcc.api import compile, save
     from mpcc.compiler.cost import Cost
     from mpcc.compiler.driver.options import Options
     from mpcc.compiler.errors import MpccError
     from mpcc.compiler.frontend.partition import Partition
+    from mpcc.loading import load
     from mpcc.program import Program
     from mpcc.result import Result
 
@@ -32,7 +33,7 @@ _HOME = {
     "Program": "mpcc.program",
     "Result": "mpcc.result",
     "compile": "mpcc.api",
-    "load": "mpcc.api",
+    "load": "mpcc.loading",
     "save": "mpcc.api",
 }
 

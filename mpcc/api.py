@@ -1,18 +1,17 @@
-"""The door: compile a model, load a program, save a model."""
+"""The door to the compiler: compile a model, save a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mpcc.compiler.bundle.manifest import input_specs
-from mpcc.compiler.bundle.read import load as load_bundle
-from mpcc.compiler.bundle.read import pack
+from mpcc.compiler.bundle.signature import input_specs
 from mpcc.compiler.driver.check_options import check_options
 from mpcc.compiler.driver.options import Options
+from mpcc.compiler.driver.pack import pack
 from mpcc.compiler.driver.pipeline import compile_model
 from mpcc.compiler.driver.savings import measured_savings
 from mpcc.compiler.errors import MpccError
@@ -72,11 +71,6 @@ def compile(
     return Program(pack(captured, compiled, found))
 
 
-def load(path: str | Path, roles: Iterable[str] | None = None) -> Program:
-    """Read a program that `Program.save` wrote; `roles` limits what is read to, e.g., {"client"}."""
-    return Program(load_bundle(path, roles))
-
-
 def save(
     model: torch.nn.Module,
     path: str | Path,
@@ -98,6 +92,6 @@ def _default_partition(captured: Captured, base: str | Path | None) -> Partition
 def _samples(
     captured: Captured, calibration: Sequence[Mapping[str, object]] | None, random: int, truncate: bool
 ) -> list[dict[str, torch.Tensor]]:
-    specs = input_specs(captured)
+    specs = input_specs(captured.graph, captured.config)
     given = [prepare_inputs(c, specs, captured.tokenizer_json, truncate=truncate) for c in calibration or ()]
     return given + random_inputs(specs, random)

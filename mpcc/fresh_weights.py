@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from mpcc.clear import tensors_of
+from mpcc.compiler.bundle.contents import Arrays, Bundle
 from mpcc.compiler.bundle.manifest import Manifest
-from mpcc.compiler.bundle.read import Bundle
 from mpcc.compiler.driver.options import Options
+from mpcc.compiler.driver.pack import array_of
 from mpcc.compiler.driver.pipeline import front_end
 from mpcc.compiler.errors import BundleError, MpccError
 from mpcc.compiler.frontend.capture import Captured, capture
@@ -52,7 +56,7 @@ def with_weights(
     from mpcc.program import Program
 
     bundle = program.bundle
-    if bundle.client is None or bundle.provider is None or bundle.mpc is None:
+    if bundle.client is None or bundle.provider is None:
         raise BundleError("weights are exchanged where the program was compiled: a part of it is missing here")
     if bundle.manifest.low_rank:
         raise MpccError("the program holds updates of low rank, which depend on the weights", todo=_AGAIN)
@@ -61,7 +65,7 @@ def with_weights(
     front = front_end(captured, bundle.manifest.evidence, _options(bundle))
     if _meaning(parse_graph(print_graph(front.graph))) != _meaning(bundle.graph):
         raise MpccError("the model does not compute what the program does", todo=_AGAIN)
-    _check_public({**bundle.client.tensors, **bundle.public}, front.tensors)
+    _check_public(tensors_of({**bundle.client.tensors, **bundle.public}), front.tensors)
     found = Program(replace(bundle, provider=_private(bundle, front.tensors)))
     if calibration:
         _check_ranges(found, calibration)
@@ -116,7 +120,7 @@ def _check_public(known: Tensors, found: Tensors) -> None:
             )
 
 
-def _private(bundle: Bundle, tensors: Tensors) -> dict[str, torch.Tensor]:
+def _private(bundle: Bundle, tensors: Tensors) -> Arrays:
     """The provider's new weights, each within the bound that the program's text states."""
     assert bundle.provider is not None
     bounds = {
@@ -125,12 +129,12 @@ def _private(bundle: Bundle, tensors: Tensors) -> dict[str, torch.Tensor]:
         if node.op == "param"
         for name in node.strs_attr("tensors")
     }
-    result: dict[str, torch.Tensor] = {}
+    result: dict[str, NDArray[Any]] = {}
     for name, old in bundle.provider.items():
-        new = tensors.get(name)
+        new = array_of(tensors[name]) if name in tensors else None
         if new is None or new.shape != old.shape:
             raise MpccError(f"the model has no weight {name} of the program's shape", todo=_AGAIN)
-        largest = float(new.abs().max()) if new.numel() else 0.0
+        largest = float(np.abs(new).max()) if new.size else 0.0
         if not largest <= bounds.get(name, 0.0):  # also where it is no number
             raise MpccError(f"the weight {name} leaves the range that the program was compiled for", todo=_AGAIN)
         result[name] = new

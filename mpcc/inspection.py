@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.compiler.bundle.manifest import Manifest
 from mpcc.compiler.cost import PROTOCOLS, Network, Row
-from mpcc.compiler.frontend.partition import Evidence
+from mpcc.compiler.findings import Alternative, Evidence
 from mpcc.compiler.ring.ir import RingGraph
 
 if TYPE_CHECKING:
@@ -179,7 +177,7 @@ def roles(program: Program) -> dict[str, Role]:
     """What each role computes, shares, holds and learns."""
     bundle, manifest = program.bundle, program.bundle.manifest
     counts, element = operations(program), manifest.ring_bits // 8
-    weights = _bytes(bundle.client.tensors) if bundle.client is not None else None
+    weights = sum(a.nbytes for a in bundle.client.tensors.values()) if bundle.client is not None else None
     everybody = ["the architecture and every shape", "the public weights", "which tensors are private", "the program"]
     everybody += [f"the input {s.name}, which was declared public" for s in manifest.inputs if s.role == "public"]
     shared = sum(t.bytes for t in shared_tensors(bundle.ring))
@@ -206,5 +204,17 @@ def shared_tensors(ring: RingGraph) -> list[Shared]:
     ]
 
 
-def _bytes(tensors: Mapping[str, torch.Tensor]) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors.values())
+# ** the choice **
+def sentence(alternatives: Sequence[Alternative], network: str) -> str:
+    """Why the program is what it is, in one plain sentence; empty where there was nothing to choose."""
+    taken = [a for a in alternatives if a.chosen]
+    if not taken:
+        return ""
+    last, first = taken[-1], alternatives[0]
+    forms = ", ".join(a.name for a in taken)
+    if last is first:
+        return f"On {network} no alternative is faster than the form of fewest bytes."
+    return (
+        f"On {network} the program takes {last.seconds:.3g} s of network time instead of {first.seconds:.3g} s "
+        f"({last.rounds - first.rounds:+d} rounds, {(last.bytes - first.bytes) / 1e6:+.2f} MB), with: {forms}."
+    )

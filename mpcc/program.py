@@ -7,25 +7,23 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from mpcc.compiler.bundle.read import Bundle, ClientPart
-from mpcc.compiler.bundle.read import save as save_bundle
-from mpcc.compiler.bundle.streams import encoded, stream
-from mpcc.compiler.bundle.streams import shared_inputs as shared_inputs
+from mpcc.compiler.bundle.contents import Bundle, ClientPart
+from mpcc.compiler.bundle.streams import encoded, in_order, shared_inputs, stream
+from mpcc.compiler.bundle.write import save as save_bundle
 from mpcc.compiler.cost import Cost, Network, Row, estimate
 from mpcc.compiler.errors import BundleError, EngineError, MpccError
 from mpcc.compiler.fixed import decode
-from mpcc.compiler.graph.interpret import run_graph
 from mpcc.compiler.graph.visibility import why
-from mpcc.inputs import prepare_inputs
 from mpcc.result import Result
 
 if TYPE_CHECKING:
+    import torch
+
     from mpcc.runtime.engine import Measured, Provisioned
 
 Int64 = NDArray[np.int64]
@@ -96,10 +94,8 @@ class Program:
             return self.run_many(
                 [inputs], engine="spu", truncate=truncate, spu_protocol=spu_protocol, progress=progress
             )[0]
-        manifest, client = self.bundle.manifest, self._client()
-        tensors = prepare_inputs(inputs, manifest.inputs, client.tokenizer_json, truncate=truncate)
-        values = run_graph(client.graph, tensors, client.tensors)
-        shared, notes = shared_inputs(self.bundle.ring, values)
+        manifest = self.bundle.manifest
+        values, shared, notes = self._in_clear(inputs, truncate)
         start = time.perf_counter()
         if engine == "emulator":
             integers, measured = self._emulate(shared, seed, truncation or manifest.truncation), None
@@ -194,11 +190,20 @@ class Program:
         self, inputs: Mapping[str, object], truncate: bool = False
     ) -> tuple[dict[str, torch.Tensor], Int64, tuple[str, ...]]:
         """The client's own part for one input: the values of its graph, what it shares, and warnings."""
+        values, shared, notes = self._in_clear(inputs, truncate)
+        return values, self._ordered(shared), notes
+
+    def _in_clear(
+        self, inputs: Mapping[str, object], truncate: bool
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Int64], tuple[str, ...]]:
+        from mpcc.clear import arrays_of, client_values
+        from mpcc.inputs import prepare_inputs
+
         client = self._client()
         tensors = prepare_inputs(inputs, self.bundle.manifest.inputs, client.tokenizer_json, truncate=truncate)
-        values = run_graph(client.graph, tensors, client.tensors)
-        shared, notes = shared_inputs(self.bundle.ring, values)
-        return values, self._ordered(shared), notes
+        values = client_values(self.bundle, tensors)
+        shared, notes = shared_inputs(self.bundle.ring, arrays_of(values))
+        return values, shared, notes
 
     def result(
         self,
@@ -213,13 +218,15 @@ class Program:
 
     def _outputs(self, values: Mapping[str, torch.Tensor], integers: Mapping[str, Int64]) -> dict[str, torch.Tensor]:
         """All outputs as tensors: what the client computed in clear, and what it received."""
+        from mpcc.clear import real_tensor
+
         outputs: dict[str, torch.Tensor] = {}
         for spec in self.bundle.manifest.outputs:
             if spec.clear:
                 outputs[spec.name] = values[dict(self._client().graph.outputs)[spec.name]]
             else:
                 reals = decode(integers[spec.name], spec.frac_bits).reshape(spec.shape)
-                outputs[spec.name] = torch.from_numpy(reals).to(torch.float32)
+                outputs[spec.name] = real_tensor(reals)
         return outputs
 
     def client_stream(self, inputs: Mapping[str, object], *, truncate: bool = False) -> Int64:
@@ -308,15 +315,14 @@ class Program:
         return dict(result.outputs), result.measured
 
     def _ordered(self, shared: Mapping[str, Int64]) -> Int64:
-        parts = [shared[name].reshape(-1) for name in self.bundle.manifest.client_order]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        return in_order(self.bundle.manifest.client_order, shared)
 
     def _client(self) -> ClientPart:
         if self.bundle.client is None:
             raise BundleError("the bundle has no client/ folder here", todo="only the client can prepare inputs")
         return self.bundle.client
 
-    def _provider(self) -> Mapping[str, torch.Tensor]:
+    def _provider(self) -> Mapping[str, NDArray[Any]]:
         if self.bundle.provider is None:
             raise BundleError(
                 "the bundle has no provider/ folder here", todo="only the provider has the private weights"

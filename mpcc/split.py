@@ -10,15 +10,15 @@ from pathlib import Path
 from mpcc.compiler.bundle.files import path_pair
 from mpcc.compiler.errors import BundleError, UnsupportedError
 
-SHARED = ("manifest.json", "ring.ir", "public")
+SHARED = ("manifest.json", "graph.ir", "ring.ir", "mpc.ir", "public")
 OWN = {"client": ("client",), "provider": ("provider",)}
 
 
 def split_program(program: Path, out: Path, roles: Sequence[str]) -> list[Path]:
     """Write out/<role>/prog.mpc with its bundle for each role; the new programs' paths.
 
-    The source, the manifest, ring.ir, the public weights that MPC uses and the program for SPU go to all. The client's
-    graph, its public weights and tokenizer, and the other graphs, which nobody else needs, go to the client; the
+    What everybody may know goes to all: the source, the manifest, the IRs, the public weights that MPC uses and the
+    program for SPU. What the client computes in clear, with its public weights and tokenizer, goes to the client; the
     private weights to the provider (folder 0700, files 0600).
 
     Raises:
@@ -40,7 +40,7 @@ def _spu_files(source: Path) -> dict[str, str]:
 
     loaded = load(source, ())
     try:
-        code = program_of(loaded) if loaded.mpc is not None else None
+        code = program_of(loaded)
     except UnsupportedError:
         code = None
     return {} if code is None else spu_files(code, source.read_bytes())
@@ -54,8 +54,7 @@ def _part(source: Path, bundle: Path, folder: Path, role: str, extra: Mapping[st
         shutil.copyfile(source, staged / source.name)
         target = staged / bundle.name
         target.mkdir()
-        texts = [p.name for p in bundle.iterdir() if p.is_file() and p.name not in SHARED] if role == "client" else []
-        for name in (*SHARED, *OWN.get(role, ()), *texts):
+        for name in (*SHARED, *OWN.get(role, ())):
             _copy(bundle / name, target / name, secret=name == "provider")
         for name, content in extra.items():
             (target / name).parent.mkdir(exist_ok=True)

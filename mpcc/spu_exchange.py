@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from mpcc.backends.spu.norm_sums import largest_sums
 from mpcc.backends.spu.program import StableHlo
 from mpcc.backends.spu.stablehlo import emit_stablehlo
-from mpcc.compiler.bundle.read import Bundle
-from mpcc.compiler.errors import BundleError
+from mpcc.clear import arrays_of
+from mpcc.compiler.bundle.contents import Arrays, Bundle
 from mpcc.runtime.engine import Measured
 from mpcc.runtime.spu import session as spu_session
 from mpcc.runtime.spu.folders import Array
@@ -35,11 +36,8 @@ def program_of(bundle: Bundle) -> StableHlo | None:
     """What SPU runs; None where the client computes all outputs alone.
 
     Raises:
-        BundleError: the bundle was made by an older mpcc.
         UnsupportedError: see `emit_stablehlo`.
     """
-    if bundle.mpc is None:
-        raise BundleError("the bundle has no mpc.ir: it was made by an older mpcc", todo="compile again")
     return emit_stablehlo(bundle.mpc, largest_sums(bundle.mpc, bundle.ring)) if bundle.mpc.outputs else None
 
 
@@ -61,7 +59,7 @@ def run_spu_session(
     it: sharing the weights, and compiling.
 
     Raises:
-        BundleError: a role's folder is not here, or the bundle was made by an older mpcc.
+        BundleError: a role's folder is not here.
         InputError, UnsupportedError, EngineError: see `Program.run`, `emit_stablehlo` and `spu_session.serve`.
     """
     code = code or program_of(program.bundle)
@@ -75,18 +73,18 @@ def run_spu_session(
         for given in inputs:
             values, _, notes = program.prepared(given, truncate)
             prepared.append((values, notes))
-            yield _arrays({name: values[name] for name in needed})
+            yield _floats(arrays_of({name: values[name] for name in needed}))
 
     def answered(number: int, answer: Mapping[str, Array]) -> None:
         if on_result is not None:
             values, notes = prepared[number]
             on_result(_result(program, values, answer, None, notes))
 
-    weights = None if site is not None else _arrays(program._provider())
+    weights = None if site is not None else _floats(program._provider())
     served = spu_session.serve(
         code,
         requests(),
-        public=_arrays(program.bundle.public),
+        public=_floats(program.bundle.public),
         weights=weights,
         protocol=protocol,
         site=site,
@@ -123,5 +121,5 @@ def _result(
     return Result(outputs, NAME, 0.0 if measured is None else measured.seconds, measured, program.cost(), notes)
 
 
-def _arrays(tensors: Tensors) -> dict[str, Array]:
-    return {name: tensor.detach().to(torch.float32).numpy() for name, tensor in tensors.items()}
+def _floats(arrays: Arrays) -> dict[str, Array]:
+    return {name: np.asarray(array, np.float32) for name, array in arrays.items()}

@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 
 from mpcc.backends.emulator import EmulatorResult
 from mpcc.backends.emulator import run as emulate
+from mpcc.clear import arrays_of, client_values, tensors_of
 from mpcc.compiler.bundle.manifest import MASK_INPUT
+from mpcc.compiler.bundle.streams import encoded, shared_inputs
 from mpcc.compiler.errors import BundleError, MpccError
-from mpcc.compiler.fixed import decode, encode
+from mpcc.compiler.fixed import decode
 from mpcc.compiler.graph.interpret import run_graph
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.ring.ir import RingNode
 from mpcc.inputs import prepare_inputs, random_inputs
 from mpcc.passes.graph.roll_layers import roll_layers
-from mpcc.program import Engine, Program, Progress, shared_inputs
+from mpcc.program import Engine, Program, Progress
 
 TOLERANCE = 0.02
 Tensors = Mapping[str, torch.Tensor]
@@ -208,19 +210,18 @@ class _Inside:
         if bundle.client is None or bundle.provider is None:
             missing = "client" if bundle.client is None else "provider"
             raise BundleError(f"the bundle has no {missing}/ folder here", todo="verify where the program was compiled")
-        if bundle.mpc is None:
-            raise BundleError("the bundle has no mpc.ir: it was made by an older mpcc", todo="compile again")
         self.program, self.client, self.unrolled = program, bundle.client, bundle.mpc
         self.tokenizer = self.client.tokenizer_json
         self.layers = layers
         self.mpc = roll_layers(bundle.mpc)
-        self.weights: dict[str, torch.Tensor] = {**bundle.public, **bundle.provider}
+        self.arrays = {**bundle.public, **bundle.provider}
+        self.weights = tensors_of(self.arrays)
         self.ring = {node.name: node for node, _ in bundle.ring.walk()}
         self.twins = dict(_twins(self.mpc))
 
     def reference(self, tensors: Tensors) -> dict[str, torch.Tensor]:
         """Values of the client's graph and of the one inside MPC, by node."""
-        values = run_graph(self.client.graph, tensors, self.client.tensors)
+        values = client_values(self.program.bundle, tensors)
         keep = _All() if self.layers else None
         return values | run_graph(self.mpc, _typed(values, self.mpc), self.weights, keep=keep)
 
@@ -232,11 +233,11 @@ class _Inside:
     def emulated(self, tensors: Tensors, seed: int, notes: list[str]) -> tuple[dict[str, Float64], EmulatorResult]:
         """The outputs as reals, and everything that the emulator observed."""
         manifest, ring = self.program.bundle.manifest, self.program.bundle.ring
-        values = run_graph(self.client.graph, tensors, self.client.tensors)
-        shared, found = shared_inputs(ring, values)
+        values = client_values(self.program.bundle, tensors)
+        shared, found = shared_inputs(ring, arrays_of(values))
         notes.extend(found)
         placed = (*manifest.private_weights, *manifest.public_weights)
-        params = {p.tensor: encode(self.weights[p.tensor].detach().numpy(), p.frac_bits) for p in placed}
+        params = encoded(placed, self.arrays)
         mode: Literal["nearest", "probabilistic"] = "nearest" if manifest.truncation == "nearest" else "probabilistic"
         run = emulate(ring, shared, params, truncation=mode, seed=seed, trace=self.layers)
         nodes = dict(self.client.graph.outputs)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 
 from mpcc.compiler.errors import BundleError
 
@@ -27,18 +30,18 @@ _SPARE = 1 << 16  # bytes for folders, manifests and the like
 
 @dataclass(frozen=True)
 class Staged:
-    """A file to write, named relative to the bundle: text or tensors; `secret` ones only their owner may read."""
+    """A file to write, named relative to the bundle: text or arrays; `secret` ones only their owner may read."""
 
     name: str
     text: str | None = None
-    tensors: Mapping[str, torch.Tensor] | None = None
+    arrays: Mapping[str, NDArray[Any]] | None = None
     secret: bool = False
 
     @property
     def bytes(self) -> int:
         """About what it takes on disk."""
-        tensors = (self.tensors or {}).items()
-        return len((self.text or "").encode()) + sum(t.numel() * t.element_size() + 128 + len(n) for n, t in tensors)
+        arrays = (self.arrays or {}).items()
+        return len((self.text or "").encode()) + sum(a.nbytes + 128 + len(n) for n, a in arrays)
 
 
 def path_pair(path: str | Path) -> tuple[Path, Path]:
@@ -51,6 +54,12 @@ def path_pair(path: str | Path) -> tuple[Path, Path]:
     if given.suffix not in (SOURCE_SUFFIX, FOLDER_SUFFIX) or given.stem in ("", ".", ".."):
         raise BundleError(f"a program's name ends in {SOURCE_SUFFIX}", where=str(given), todo="call it prog.mpc")
     return given.with_suffix(SOURCE_SUFFIX), given.with_suffix(FOLDER_SUFFIX)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_target(path: str | Path) -> None:
@@ -128,8 +137,9 @@ def _write(root: Path, part: Staged) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         if part.text is not None:
             file.write(part.text.encode())
-    if part.tensors is not None:
-        save_file(_apart(part.tensors), path)
+    if part.arrays is not None:
+        # `asarray`, since `ascontiguousarray` makes vectors of scalars
+        save_file({name: np.asarray(array, order="C") for name, array in part.arrays.items()}, path)
         if part.secret:
             path.chmod(0o600)
         else:
@@ -141,19 +151,6 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
-
-
-def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Contiguous tensors of which no two share memory, as safetensors wants them."""
-    seen: set[int] = set()
-    result: dict[str, torch.Tensor] = {}
-    for name, tensor in tensors.items():
-        plain = tensor.detach().contiguous()
-        start = plain.untyped_storage().data_ptr()
-        whole = plain.untyped_storage().nbytes() == plain.numel() * plain.element_size()
-        result[name] = plain if start not in seen and whole else plain.clone()
-        seen.add(start)
-    return result
 
 
 def _sync(path: Path) -> None:

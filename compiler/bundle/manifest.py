@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
-from mpcc.backends.mp_spdz.weights import Region
-from mpcc.compiler.cost import Network, network_from
-from mpcc.compiler.driver.choose import Alternative
-from mpcc.compiler.driver.savings import Saving
+from mpcc.compiler.bundle.decode import Malformed, decoded
+from mpcc.compiler.cost import Network
 from mpcc.compiler.errors import BundleError
-from mpcc.compiler.frontend.capture import Captured
-from mpcc.compiler.frontend.partition import Evidence
-from mpcc.compiler.graph.ir import Graph
-from mpcc.compiler.lowering.applied import Applied
-from mpcc.compiler.ops import KEEPS_NUMBERS
+from mpcc.compiler.findings import Alternative, Applied, Evidence, LowRank, Saving
 
 FORMAT, FORMAT_VERSION = "mpcc-bundle", 1
 MASK_INPUT, IDS_INPUT, TYPES_INPUT = "attention_mask", "input_ids", "token_type_ids"
+COPY_AGAIN = "copy it again, or compile again"
 
 
 @dataclass(frozen=True)
@@ -59,17 +53,6 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class LowRank:
-    """A private weight that stands as the base's and an adapter: errors are shares, rounded up to powers of two."""
-
-    tensor: str
-    rank: int
-    full_rank: int
-    error_of_update: float
-    error_of_weight: float
-
-
-@dataclass(frozen=True)
 class Manifest:
     """Everything about a program that is public; see the fields' names."""
 
@@ -94,84 +77,32 @@ class Manifest:
     local_truncations: int = 0  # elements per inference
     failure_probability: float = 0.0  # of all local truncations of an inference together
     low_rank: tuple[LowRank, ...] = ()
-    alternatives: tuple[Alternative, ...] = ()  # forms of the program that were considered; empty in old bundles
+    alternatives: tuple[Alternative, ...] = ()  # forms of the program that were considered; empty: none but this one
     savings: tuple[Saving, ...] = ()  # what each pass saves; empty unless asked for
 
     @property
     def private_elements(self) -> int:
         """Ring elements of the provider's stream."""
-        return _end(self.private_weights)
+        return end_of(self.private_weights)
 
     @property
     def public_elements(self) -> int:
         """Ring elements of the stream of public weights."""
-        return _end(self.public_weights)
+        return end_of(self.public_weights)
 
 
-def _end(placed: Iterable[Placed]) -> int:
+def end_of(placed: Iterable[Placed]) -> int:
+    """Ring elements of a stream."""
     return max((p.position + p.elements for p in placed), default=0)
 
 
-# ** what a captured model tells about its inputs **
-def input_specs(model: Captured, public_inputs: Iterable[str] = ()) -> tuple[InputSpec, ...]:
-    """The inputs of a captured model, with the limits that its look-up tables imply."""
-    public = set(public_inputs)
-    limits = _limits(model.graph)
-    pad = (model.config or {}).get("pad_token_id")
-    padding = pad if isinstance(pad, int) and pad >= 0 else 0
-    return tuple(
-        InputSpec(
-            n.name,
-            n.type.shape,
-            n.type.dtype,
-            "public" if n.name in public else "client",
-            limits.get(n.name),
-            padding if n.name == IDS_INPUT else 0,
-        )
-        for n in model.graph
-        if n.op == "input"
-    )
+@dataclass(frozen=True)
+class _Digests:
+    """SHA-256 by file."""
+
+    digests: Mapping[str, str]
 
 
-def _limits(graph: Graph) -> dict[str, int]:
-    """Input -> largest id that is a row of every table it is looked up in."""
-    result: dict[str, int] = {}
-    for node in graph:
-        if node.op != "embedding":
-            continue
-        highest = graph[node.inputs[0]].type.shape[0] - 1
-        for name in _sources(graph, node.inputs[1]):
-            result[name] = min(highest, result.get(name, highest))
-    return result
-
-
-def _sources(graph: Graph, name: str) -> list[str]:
-    """The inputs whose elements arrive at `name` unchanged."""
-    node = graph[name]
-    if node.op == "input":
-        return [name]
-    return [s for i in node.inputs for s in _sources(graph, i)] if node.op in KEEPS_NUMBERS else []
-
-
-def labels_in(model: Captured) -> dict[int, str]:
-    """id -> label from the model's config; empty without one."""
-    table = (model.config or {}).get("id2label")
-    if not isinstance(table, Mapping):
-        return {}
-    return {int(k): str(v) for k, v in table.items() if str(k).isdigit()}
-
-
-def placed_weights(region: Region) -> tuple[Placed, ...]:
-    """Where every tensor of a region stands, by rising position."""
-    placed = [
-        Placed(tensor, slot.frac_bits, slot.base + i * slot.block, slot.elements)
-        for slot in region.slots.values()
-        for i, tensor in enumerate(slot.tensors)
-    ]
-    return tuple(sorted(placed, key=lambda p: p.position))
-
-
-# ** JSON **
 def to_text(manifest: Manifest, digests: Mapping[str, str]) -> str:
     """manifest.json; `digests` are SHA-256 by file, none of them of private data."""
     table = {"format": FORMAT, "version": FORMAT_VERSION} | asdict(manifest) | {"digests": dict(digests)}
@@ -182,50 +113,45 @@ def from_text(text: str, where: str) -> tuple[Manifest, dict[str, str]]:
     """The manifest and the digests.
 
     Raises:
-        BundleError: not a manifest, or one of another format version.
+        BundleError: not a manifest, one of another format version, or a field that is not what it should be.
     """
-    try:
-        table = json.loads(text)
-    except ValueError:
-        raise BundleError("the manifest is corrupt: it is not JSON", where=where, todo="compile again") from None
-    if not isinstance(table, dict) or table.get("format") != FORMAT:
+    table = _json(text, where)
+    if not isinstance(table, dict) or table.pop("format", None) != FORMAT:
         raise BundleError("the manifest is not one of an mpcc bundle", where=where)
-    if table.get("version") != FORMAT_VERSION:
-        found = str(table.get("version"))[:20]
+    version = table.pop("version", None)
+    if version != FORMAT_VERSION:
         raise BundleError(
-            f"the bundle has format version {found}, this mpcc reads {FORMAT_VERSION}",
+            f"the bundle has format version {str(version)[:20]!r}, this mpcc reads {FORMAT_VERSION}",
             where=where,
             todo="compile again with this mpcc, or run it with the one that made it",
         )
+    digests = {"digests": table.pop("digests")} if "digests" in table else {}
     try:
-        digests = {str(k): str(v) for k, v in table["digests"].items()}
-        return _parsed(table), digests
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise BundleError("the manifest is corrupt: fields are missing", where=where, todo="compile again") from None
+        return decoded(Manifest, table), dict(decoded(_Digests, digests).digests)
+    except Malformed as problem:
+        raise _corrupt(str(problem), where) from None
 
 
-def _parsed(table: Mapping[str, Any]) -> Manifest:
-    known = {f.name for f in fields(Manifest)}
-    values: dict[str, Any] = {k: v for k, v in table.items() if k in known}
-    parts: dict[str, type[Any]] = {
-        "inputs": InputSpec,
-        "outputs": OutputSpec,
-        "private_weights": Placed,
-        "public_weights": Placed,
-        "evidence": Evidence,
-        "approximations": Applied,
-    }
-    for key, cls in parts.items():
-        values[key] = tuple(cls(**_shaped(entry)) for entry in table[key])
-    # not in the first bundles
-    later: dict[str, type[Any]] = {"low_rank": LowRank, "alternatives": Alternative, "savings": Saving}
-    for key, cls in later.items():
-        values[key] = tuple(cls(**entry) for entry in table.get(key, ()))
-    values["network"] = network_from(table["network"])
-    values["client_order"] = tuple(str(n) for n in table["client_order"])
-    values["labels"] = {int(k): str(v) for k, v in table["labels"].items()}
-    return Manifest(**values)
+def own_digests_text(digests: Mapping[str, str]) -> str:
+    """The manifest of the provider's folder: the digests of its files, which nobody else may know."""
+    return json.dumps({"digests": dict(digests)}, indent=1) + "\n"
 
 
-def _shaped(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if k == "shape" else v for k, v in entry.items()}
+def own_digests(text: str, where: str) -> dict[str, str]:
+    """The digests in the manifest of the provider's folder. BundleError as `from_text`."""
+    try:
+        return dict(decoded(_Digests, _json(text, where)).digests)
+    except Malformed as problem:
+        raise _corrupt(str(problem), where) from None
+
+
+def _json(text: str, where: str) -> object:
+    try:
+        table: object = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _corrupt("it is not JSON", where) from None
+    return table
+
+
+def _corrupt(why: str, where: str) -> BundleError:
+    return BundleError(f"the manifest is corrupt: {why}", where=where, todo=COPY_AGAIN)

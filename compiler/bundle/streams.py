@@ -1,29 +1,51 @@
-"""Tensors as the ring elements that the parties feed to a program."""
+"""Weights and inputs as the ring elements that the parties feed to a program."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from mpcc.compiler.bundle.manifest import Placed
+from mpcc.compiler.bundle.manifest import Placed, end_of
 from mpcc.compiler.fixed import encode
 from mpcc.compiler.ring.ir import RingGraph
 
 Int64 = NDArray[np.int64]
+Arrays = Mapping[str, NDArray[Any]]
 
 
-def shared_inputs(ring: RingGraph, values: Mapping[str, torch.Tensor]) -> tuple[dict[str, Int64], tuple[str, ...]]:
-    """The client's tensors as ring elements, and a warning for each that leaves the calibrated range."""
+def stream(placed: Sequence[Placed], arrays: Arrays) -> Int64:
+    """Weights as one stream of ring elements, in the program's order.
+
+    Raises:
+        InputError, RangeError: a weight is not finite, or does not fit.
+    """
+    result = np.zeros(end_of(placed), np.int64)
+    for p in placed:
+        result[p.position : p.position + p.elements] = encode(arrays[p.tensor], p.frac_bits).reshape(-1)
+    return result
+
+
+def encoded(placed: Iterable[Placed], arrays: Arrays) -> dict[str, Int64]:
+    """Weights as ring elements, by name. InputError and RangeError as `stream`."""
+    return {p.tensor: encode(arrays[p.tensor], p.frac_bits) for p in placed}
+
+
+def shared_inputs(ring: RingGraph, values: Arrays) -> tuple[dict[str, Int64], tuple[str, ...]]:
+    """What the client shares as ring elements, and a warning for each value that leaves the calibrated range.
+
+    Raises:
+        InputError, RangeError: a value is not finite, or does not fit.
+    """
     result: dict[str, Int64] = {}
     notes: list[str] = []
     for node in ring:
         if node.op != "input":
             continue
         name = node.str_attr("name")
-        value = values[name].detach().to(torch.float64).numpy()
+        value = np.asarray(values[name], np.float64)
         result[name] = encode(value, node.type.frac_bits)
         if value.size and (largest := float(np.abs(value).max())) > node.type.bound:
             times = largest / node.type.bound
@@ -31,16 +53,7 @@ def shared_inputs(ring: RingGraph, values: Mapping[str, torch.Tensor]) -> tuple[
     return result, tuple(notes)
 
 
-def encoded(placed: Iterable[Placed], tensors: Mapping[str, torch.Tensor]) -> dict[str, Int64]:
-    """Weights as ring elements, by name."""
-    return {p.tensor: encode(tensors[p.tensor].detach().numpy(), p.frac_bits) for p in placed}
-
-
-def stream(placed: Sequence[Placed], tensors: Mapping[str, torch.Tensor]) -> Int64:
-    """Weights as one stream of ring elements, in the program's order."""
-    result = np.zeros(max((p.position + p.elements for p in placed), default=0), np.int64)
-    for p in placed:
-        result[p.position : p.position + p.elements] = encode(tensors[p.tensor].detach().numpy(), p.frac_bits).reshape(
-            -1
-        )
-    return result
+def in_order(names: Iterable[str], shared: Mapping[str, Int64]) -> Int64:
+    """The client's stream: what it shares, in the order of `Manifest.client_order`."""
+    parts = [shared[name].reshape(-1) for name in names]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)

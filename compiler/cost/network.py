@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mpcc.compiler.errors import MpccError
 
@@ -78,8 +76,3 @@ def _number(table: dict[str, object], key: str, path: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise MpccError(f"{key} is not a number of 0 or more", where=str(path))
     return float(value)
-
-
-def network_from(entry: str | Mapping[str, Any]) -> Network:
-    """The network that a manifest holds; the first bundles have the name of a preset only."""
-    return network_of(entry) if isinstance(entry, str) else Network(**entry)

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from mpcc.compiler.cost import Cost
 from mpcc.compiler.driver.candidates import Variant
+from mpcc.compiler.findings import Alternative
 from mpcc.compiler.lowering import Settings
 
 NEARLY = 1.02  # more precise formats are taken as long as they take at most this much longer
 WORTH = 0.98  # a variant that sends more is taken if it leaves less than this of the seconds
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """One form of the whole program: what an inference would cost, whether it is the one that was made, and why."""
-
-    name: str
-    reason: str
-    bytes: int
-    rounds: int
-    seconds: float
-    chosen: bool
-    why: str
 
 
 class Priced(Protocol):
@@ -132,18 +119,3 @@ def _why_format(cost: Cost, chosen: Cost, fastest: float) -> str:
     if cost is chosen:
         return "the fastest" if cost.seconds == fastest else "more precise than the fastest and nearly as fast"
     return _difference(cost, chosen)
-
-
-def sentence(alternatives: Sequence[Alternative], network: str) -> str:
-    """Why the program is what it is, in one plain sentence; empty where there was nothing to choose."""
-    taken = [a for a in alternatives if a.chosen]
-    if not taken:
-        return ""
-    last, first = taken[-1], alternatives[0]
-    forms = ", ".join(a.name for a in taken)
-    if last is first:
-        return f"On {network} no alternative is faster than the form of fewest bytes."
-    return (
-        f"On {network} the program takes {last.seconds:.3g} s of network time instead of {first.seconds:.3g} s "
-        f"({last.rounds - first.rounds:+d} rounds, {(last.bytes - first.bytes) / 1e6:+.2f} MB), with: {forms}."
-    )

@@ -12,18 +12,18 @@ from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.backends.mp_spdz.emitter import Source, emit
 from mpcc.compiler.driver.candidates import VARIANTS, base_settings, formats_for, weight_bound
 from mpcc.compiler.driver.check_options import check_options
-from mpcc.compiler.driver.choose import Alternative, choose
+from mpcc.compiler.driver.choose import choose
 from mpcc.compiler.driver.debugging import print_times
 from mpcc.compiler.driver.options import Options
 from mpcc.compiler.driver.profile import truncation_magnitudes
 from mpcc.compiler.driver.schedule import Forms
 from mpcc.compiler.driver.threads import one_torch_thread
+from mpcc.compiler.findings import Alternative, Applied, Evidence
 from mpcc.compiler.frontend.capture import Captured
-from mpcc.compiler.frontend.partition import Evidence, Partition, check_base, labels_of
+from mpcc.compiler.frontend.partition import Partition, check_base, labels_of
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.graph.verify import verify
 from mpcc.compiler.lowering import Settings
-from mpcc.compiler.lowering.applied import Applied
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.passes.calls import GraphContext, Held
 from mpcc.passes.graph.cut import Regions

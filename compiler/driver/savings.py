@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -11,19 +11,9 @@ from mpcc.compiler.cost import estimate
 from mpcc.compiler.driver.options import SWITCHABLE
 from mpcc.compiler.driver.pipeline import Compiled, compile_model
 from mpcc.compiler.errors import MpccError
+from mpcc.compiler.findings import Saving
 from mpcc.compiler.frontend.capture import Captured
 from mpcc.compiler.frontend.partition import Partition
-
-
-@dataclass(frozen=True)
-class Saving:
-    """What an inference would cost more without a pass (estimates), and the source; `problem`: it would not compile."""
-
-    without: str
-    bytes: int
-    rounds: int
-    source_bytes: int
-    problem: str = ""
 
 
 def measured_savings(

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from mpcc.compiler.cost import Cost, estimate
 from mpcc.compiler.driver.options import Options
+from mpcc.compiler.findings import Applied
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.lowering import Settings
-from mpcc.compiler.lowering.applied import Applied
 from mpcc.compiler.lowering.lower import Lowered, lower
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.passes import RING

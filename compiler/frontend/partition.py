@@ -23,22 +23,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from mpcc.compiler.errors import PartitionError
+from mpcc.compiler.findings import Evidence
 from mpcc.compiler.frontend.capture import Captured
 
 # What wrappers put around a checkpoint's names.
 _WRAPPING = re.compile(r"(^|\.)(base_model\.model|base_layer|modules_to_save\.[^.]+|original_module)(?=\.|$)")
 _ADAPTER = re.compile(r"(^|\.)(lora_|modules_to_save\.)")
 PUBLIC, PRIVATE = "public", "provider"
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Why a tensor is public or private."""
-
-    tensor: str
-    visibility: str  # "public" | "provider"
-    reason: str
-    bytes: int
 
 
 @dataclass(frozen=True)

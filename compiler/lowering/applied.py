@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-
-@dataclass(frozen=True)
-class Applied:
-    """The form that stands in for an operation, `count` times; `error` is absolute unless `relative`."""
-
-    operation: str
-    form: str
-    count: int
-    domain: str
-    error: float | None
-    relative: bool = False
-    changes_model: bool = False
+from mpcc.compiler.findings import Applied
 
 
 def counted(applied: Iterable[Applied], times: int = 1) -> tuple[Applied, ...]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mpcc.compiler.errors import InternalError, RangeError
+from mpcc.compiler.findings import Applied
 from mpcc.compiler.graph.ir import Node
-from mpcc.compiler.lowering.applied import Applied
 from mpcc.compiler.lowering.settings import Settings, rounded_up
 from mpcc.compiler.ops import REGISTRY
 from mpcc.compiler.ring.ir import Builder, RingNode

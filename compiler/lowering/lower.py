@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mpcc.compiler.errors import InternalError
+from mpcc.compiler.findings import Applied
 from mpcc.compiler.graph.ir import Graph, Node
-from mpcc.compiler.lowering.applied import Applied, counted
+from mpcc.compiler.lowering.applied import counted
 from mpcc.compiler.lowering.context import Context, int_attr, unknown_range
 from mpcc.compiler.lowering.families import RULES
 from mpcc.compiler.lowering.settings import Settings

@@ -46,9 +46,9 @@ def provision(
     traceback: TracebackFlag = False,
 ) -> None:
     """Share the private weights once and store the shares (mp-spdz); all parties on this machine."""
-    from mpcc.api import load
     from mpcc.engine_choice import check_provisioning
     from mpcc.exchange import default_state
+    from mpcc.loading import load
     from mpcc.report.session import show_provisioned
 
     if model is None and (base is not None or calibration is not None):
@@ -222,8 +222,8 @@ def _client(
 
     spoken = str(input_file) == "-"
     samples = files.spoken_lines() if spoken else files.read_inputs(input_file)
-    from mpcc.api import load
     from mpcc.exchange import run_session
+    from mpcc.loading import load
     from mpcc.report.program import result_json, show_outputs
     from mpcc.report.session import session_json
     from mpcc.result import Result
@@ -306,10 +306,6 @@ def _tell(served: Served, cost: Cost, role: str, stored: bool, as_json: bool) ->
 
 def _estimate(source: Path) -> Cost:
     """The estimate from the shared files alone."""
-    from mpcc.compiler.cost import estimate, network_from
-    from mpcc.compiler.ring.text import parse_ring
+    from mpcc.loading import load
 
-    bundle = source.with_suffix(".mpcc")
-    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
-    ring = parse_ring((bundle / "ring.ir").read_text("utf-8"))
-    return estimate(ring, manifest["protocol"], network=network_from(manifest["network"]))
+    return load(source, ()).cost()

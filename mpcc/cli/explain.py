@@ -38,7 +38,7 @@ def explain(
 def _explain_alternatives(program: Program, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from mpcc.compiler.driver.choose import sentence
+    from mpcc.inspection import sentence
     from mpcc.report.program import show_alternatives
 
     manifest = program.bundle.manifest

@@ -49,7 +49,7 @@ def _parsed(text: str) -> Any:
 
 
 def load(path: Path) -> Program:
-    from mpcc.api import load
+    from mpcc.loading import load
 
     return load(path)
 

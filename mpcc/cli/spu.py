@@ -106,7 +106,7 @@ def _client(
     spoken: bool,
 ) -> None:
     """The client: prepares its inputs, and is the only one to print outputs."""
-    from mpcc.api import load
+    from mpcc.loading import load
     from mpcc.report.program import result_json, show_outputs
     from mpcc.report.spu import show_spu_session, spu_json
     from mpcc.spu_exchange import run_spu_session

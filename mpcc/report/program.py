@@ -6,21 +6,20 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.compiler.cost import PROTOCOLS
-from mpcc.compiler.driver.choose import sentence
-from mpcc.inspection import groups, operations, roles, shared_tensors
+from mpcc.inspection import groups, operations, roles, sentence, shared_tensors
 
 if TYPE_CHECKING:
-    from mpcc.compiler.bundle.manifest import LowRank, Manifest
+    import torch
+
+    from mpcc.compiler.bundle.manifest import Manifest
     from mpcc.compiler.cost import Cost, Network
-    from mpcc.compiler.driver.savings import Saving
-    from mpcc.compiler.lowering.applied import Applied
+    from mpcc.compiler.findings import Applied, LowRank, Saving
     from mpcc.program import Program
     from mpcc.result import Result
 
@@ -203,9 +202,7 @@ def _approximations(used: Iterable[Applied]) -> Table:
 def show_alternatives(console: Console, manifest: Manifest) -> None:
     """The forms of the program that were considered for its network, and in one sentence why one won."""
     if not manifest.alternatives:
-        console.print(
-            "The bundle does not say what else was considered: there was no choice, or an older mpcc made it."
-        )
+        console.print("Nothing else was considered: there was no choice.")
         return
     table = _table(f"Forms considered for {manifest.network}", "", "form", "MB", "rounds", "seconds", "difference")
     for a in manifest.alternatives:

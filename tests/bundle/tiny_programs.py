@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -126,6 +127,29 @@ def prefix_program() -> Program:
 @functools.cache
 def lora_program() -> Program:
     return compiled(lora(), partition=mpcc.Partition.from_peft(base_model()))
+
+
+class Bag(torch.nn.Module):
+    """The smallest text model: a public table, private weights after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.out = torch.nn.Embedding(VOCABULARY, 4), torch.nn.Linear(4, 2)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.out(self.table(input_ids).mean(1)))
+
+
+@functools.cache
+def small_program(seed: int = 0) -> Program:
+    """A program of a few nodes, with a tokenizer: for tests that read or write it often."""
+    torch.manual_seed(seed)
+    rules = mpcc.Partition.from_rules({"public": ["table.*"]})
+    example = {"input_ids": sample()["input_ids"]}
+    made = mpcc.compile(Bag().eval(), example, rules, calibrate_random=4)
+    assert made.bundle.client is not None
+    client = replace(made.bundle.client, tokenizer_json=tokenizer_json())
+    return Program(replace(made.bundle, client=client))
 
 
 def sample(tokens: int = LENGTH, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -15,8 +15,7 @@ import mpcc
 from mpcc.cli import app as cli
 from mpcc.cli import files
 from mpcc.compiler.bundle.manifest import from_text, to_text
-from mpcc.compiler.cost import NETWORKS
-from mpcc.compiler.driver.savings import Saving
+from mpcc.compiler.findings import Saving
 from mpcc.inputs import prepare_inputs
 from mpcc.program import Program
 from mpcc.runtime.engine import Measured
@@ -107,21 +106,22 @@ def test_inspect_on_a_network_of_a_file(capsys, tmp_path):
     assert (cost["network"], cost["bandwidth_mbit_per_s"], cost["round_trip_ms"]) == ("site", 50, 10)
 
 
-def test_inspect_shows_what_passes_save_and_old_bundles_say_nothing_of_it(capsys, monkeypatch):
+def test_inspect_shows_what_passes_save(capsys, monkeypatch):
     bundle = tiny.prefix_program().bundle
     savings = (Saving("narrow_reads", 12_345, 6, 78), Saving("fold_affine", 0, 0, 0, "no range"))
-    told, old = (replace(bundle.manifest, savings=savings), replace(bundle.manifest, alternatives=()))
-    again, _ = from_text(to_text(told, {}), "manifest.json")
-    assert again == told
+    told = replace(bundle.manifest, savings=savings)
+    again, digests = from_text(to_text(told, {"ring.ir": "ab"}), "manifest.json")
+    assert again == told and digests == {"ring.ir": "ab"}
     monkeypatch.setattr(files, "load", lambda path: Program(replace(bundle, manifest=again)))
     out = output(capsys, "inspect", "prefix.mpc").out
     assert "What each pass saves" in out and "+12,345" in out and "does not compile: no range" in out
-    table = json.loads(to_text(old, {}))
-    del table["alternatives"], table["savings"]
-    first, _ = from_text(json.dumps(table | {"network": "wan"}), "manifest.json")
-    assert first.network == NETWORKS["wan"] and first.alternatives == first.savings == ()
-    monkeypatch.setattr(files, "load", lambda path: Program(replace(bundle, manifest=first)))
-    assert "does not say what else was considered" in output(capsys, "explain", "prefix.mpc", "--alternatives").out
+
+
+def test_explain_says_that_there_was_no_choice(capsys, monkeypatch):
+    bundle = tiny.prefix_program().bundle
+    only = Program(replace(bundle, manifest=replace(bundle.manifest, alternatives=())))
+    monkeypatch.setattr(files, "load", lambda path: only)
+    assert "there was no choice" in output(capsys, "explain", "prefix.mpc", "--alternatives").out
 
 
 def test_inspect_prints_the_irs(capsys):
@@ -223,3 +223,44 @@ def test_import_is_cheap():
     code = "import sys, mpcc, mpcc.cli.app; print('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=child.SLOW_START)
     assert done.stdout.split() == ["False", "False"], done.stderr
+
+
+@pytest.fixture(scope="module")
+def bundle_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("real") / "prog.mpc"
+    tiny.prefix_program().save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect"],
+        ["inspect", "--json", "--network", "wan"],
+        ["inspect", "--ir", "graph"],
+        ["inspect", "--ir", "ring"],
+        ["inspect", "--by", "layer"],
+        ["explain"],
+        ["explain", "--json"],
+        ["explain", "bert.encoder.layer.1.output.dense.weight"],
+        ["explain", "bert.encoder.layer.1"],
+        ["explain", "logits"],
+        ["explain", "--alternatives"],
+        ["explain", "--alternatives", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_looking_at_a_program_needs_no_pytorch(bundle_path, arguments):
+    """The real commands on a real bundle, in a process of their own, say what they say where torch is loaded."""
+    code = (
+        "import sys; from mpcc.cli.app import call; code = call(sys.argv[1:]);"
+        "heavy = [m for m in ('torch', 'transformers', 'networkx', 'tokenizers') if m in sys.modules];"
+        "print(heavy, file=sys.stderr); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, arguments[0], bundle_path, *arguments[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stderr.splitlines()[-1] == "[]", done.stderr
+    if arguments == ["explain", "logits"]:
+        assert done.returncode == 2 and "no node, weight or layer" in done.stderr
+    else:
+        assert done.returncode == 0 and len(done.stdout) > 80, done.stderr

@@ -9,10 +9,11 @@ import pytest
 from mpcc import MpccError
 from mpcc.compiler.cost import NETWORKS, Cost, Network, Row, estimate, network_of
 from mpcc.compiler.driver.candidates import VARIANTS, Variant
-from mpcc.compiler.driver.choose import NEARLY, choose, sentence
+from mpcc.compiler.driver.choose import NEARLY, choose
 from mpcc.compiler.lowering import Settings
 from mpcc.compiler.ring.ir import Builder
 from mpcc.compiler.ring.verify import verify
+from mpcc.inspection import sentence
 
 SLOW = Network("slow", 1e6, 1e-3)
 

@@ -32,6 +32,7 @@ def test_reference_and_shape_rule(op, number):
 
 @pytest.mark.parametrize("name", sorted(CLEAR))
 def test_clear_operations_call_what_they_name(name):
+    from mpcc.compiler.frontend.translate import AtenBuilder
 
     packet, overload = name.split(".")
     function = getattr(getattr(torch.ops.aten, packet), overload)

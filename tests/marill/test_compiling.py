@@ -117,7 +117,7 @@ def test_a_saved_folder_compiles_with_its_base(tmp_path, lora, capsys):
     arguments = ["compile", tmp_path / "tuned", *options, *(["--peft"] if lora else []), "-o", tmp_path / "prog.mpc"]
     assert cli.call([str(a) for a in arguments]) == 0
     capsys.readouterr()
-    from mpcc.api import load
+    from mpcc.loading import load
 
     program = load(tmp_path / "prog.mpc")
     frozen = [e for e in program.bundle.manifest.evidence if "layer.0." in e.tensor or "embeddings" in e.tensor]

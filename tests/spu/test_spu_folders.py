@@ -92,7 +92,7 @@ def test_nobody_has_anothers_part(deployed):
         files[role] += [text.encode() for text in said[role][1:]]
         for work in (deployed.at(role) / "tmp").iterdir():
             shutil.rmtree(work)
-    weights = [t.detach().numpy().astype("<f4") for t in program().bundle.provider.values() if t.numel() >= 4]
+    weights = [t.astype("<f4") for t in program().bundle.provider.values() if t.size >= 4]
     marks = [w.ravel()[:4].tobytes() for w in weights]
     assert holds(files["provider"], marks) == len(marks)
     assert not holds(files["client"], marks) and not holds(files["helper"], marks)

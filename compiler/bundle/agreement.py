@@ -1,0 +1,133 @@
+"""Whether the parts of a bundle belong together: what two of them say of one thing has to be the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpcc.backends.mp_spdz.dialects import DIALECTS
+from mpcc.backends.mp_spdz.weights import Region, layout_weights
+from mpcc.compiler.bundle.contents import GRAPH, MANIFEST, MPC, RING, WEIGHTS, Arrays, Bundle, ClientPart
+from mpcc.compiler.bundle.manifest import COPY_AGAIN, Manifest, Placed
+from mpcc.compiler.cost import PROTOCOLS
+from mpcc.compiler.errors import BundleError
+from mpcc.compiler.graph.ir import Graph, TensorType
+from mpcc.compiler.ring.ir import RingGraph
+
+LARGEST_VALUE = 2**40  # elements of one tensor: a billion times what is computed inside MPC in an hour
+_ROLES = ("client", "public")
+_NUMPY = {"f32": "float32", "f64": "float64", "i64": "int64", "i32": "int32", "bool": "bool"}
+
+
+def check_bundle(bundle: Bundle, name: str) -> None:
+    """All parts but the client's against the manifest and the ring program. `name` is the folder's.
+
+    Raises:
+        BundleError: the first thing that does not agree.
+    """
+    manifest, where = bundle.manifest, f"{name}/{MANIFEST}"
+    _check_choices(manifest, where)
+    _check_inputs(manifest, bundle.graph, where)
+    _check_ring(manifest, bundle.ring, where)
+    check_weights(manifest.public_weights, bundle.public, f"{name}/public/{WEIGHTS}")
+    _agree({n for n, _ in bundle.graph.outputs} == {o.name for o in manifest.outputs}, "the outputs", GRAPH, where)
+    known = {p.tensor for p in (*manifest.private_weights, *manifest.public_weights)}
+    _agree(_tensors_of(bundle.mpc) <= known, "the weights", MPC, where)
+    shared = {n.name for n in bundle.mpc if n.op == "input"}
+    _agree(set(manifest.client_order) <= shared, "what is shared", MPC, where)
+    for file, graph in ((GRAPH, bundle.graph), (MPC, bundle.mpc)):
+        _check_sizes(graph, f"{name}/{file}")
+
+
+def check_client(part: ClientPart, manifest: Manifest, name: str) -> None:
+    """The client's graph against its weights and the manifest. BundleError as above."""
+    where = f"{name}/client/{GRAPH}"
+    _check_sizes(part.graph, where)
+    _check_inputs(manifest, part.graph, where)
+    for node in part.graph:
+        if node.op not in ("param", "constant"):
+            continue
+        array = part.tensors.get(str(node.attr("tensor")))
+        if array is None or array.shape != node.type.shape or array.dtype != _NUMPY[node.type.dtype]:
+            raise BundleError(
+                f"client/{WEIGHTS} does not hold the weights of the client's graph", where=where, todo=COPY_AGAIN
+            )
+    given = {n for n, _ in part.graph.outputs}
+    wanted = {*manifest.client_order, *(o.name for o in manifest.outputs if o.clear)}
+    _agree(wanted <= given, "what the client computes", f"client/{GRAPH}", f"{name}/{MANIFEST}")
+
+
+def check_weights(placed: Sequence[Placed], arrays: Arrays, where: str) -> None:
+    """Whether there is a tensor of the right size for every place. BundleError as above."""
+    for p in placed:
+        if p.tensor not in arrays or arrays[p.tensor].size != p.elements:
+            raise BundleError("the file does not hold the weights of this program", where=where, todo=COPY_AGAIN)
+
+
+def placed_weights(region: Region) -> tuple[Placed, ...]:
+    """Where every tensor of a region stands, by rising position."""
+    placed = [
+        Placed(tensor, slot.frac_bits, slot.base + i * slot.block, slot.elements)
+        for slot in region.slots.values()
+        for i, tensor in enumerate(slot.tensors)
+    ]
+    return tuple(sorted(placed, key=lambda p: p.position))
+
+
+# ** the manifest **
+def _check_choices(manifest: Manifest, where: str) -> None:
+    """Numbers and words with a meaning of their own."""
+    network = manifest.network
+    rules = {
+        "protocol": manifest.protocol in DIALECTS and manifest.protocol in PROTOCOLS,
+        "network": network.bandwidth > 0 and network.round_trip >= 0,
+        "truncation": manifest.truncation in ("probabilistic", "nearest"),
+        "inputs": all(
+            i.role in _ROLES and i.pad >= 0 and (i.highest is None or i.highest >= 0) for i in manifest.inputs
+        ),
+        "outputs": len({o.name for o in manifest.outputs}) == len(manifest.outputs),
+        "evidence": all(e.visibility in ("public", "provider") and e.bytes >= 0 for e in manifest.evidence),
+        "local_truncations": manifest.local_truncations >= 0,
+        "failure_probability": (manifest.failure_probability > 0) == (manifest.local_truncations > 0),
+    }
+    for key, holds in rules.items():
+        if not holds:
+            raise BundleError(f"the manifest is corrupt: {key} is not one there can be", where=where, todo=COPY_AGAIN)
+
+
+def _check_inputs(manifest: Manifest, graph: Graph, where: str) -> None:
+    inputs = {n.name: n.type for n in graph if n.op == "input"}
+    said = {i.name: TensorType(i.shape, i.dtype) for i in manifest.inputs}
+    _agree(inputs == said and len(said) == len(manifest.inputs), "the inputs", GRAPH, where)
+
+
+def _check_ring(manifest: Manifest, ring: RingGraph, where: str) -> None:
+    for node, _ in ring.walk():
+        if node.type.elements > LARGEST_VALUE or any(size < 0 for size in node.type.shape):
+            raise BundleError(f"{node.name} has a size that no program has", where=RING, todo=COPY_AGAIN)
+    layout = layout_weights(ring)
+    revealed = {n.str_attr("name"): (n.type.shape, n.type.frac_bits) for n in ring if n.op == "reveal"}
+    said = {o.name: (o.shape, o.frac_bits) for o in manifest.outputs if not o.clear}
+    names = [n.str_attr("name") for n in ring if n.op == "input"]
+    _agree(manifest.ring_bits == ring.ring_bits, "the ring", RING, where)
+    _agree(revealed == said, "the outputs", RING, where)
+    _agree(sorted(names) == list(manifest.client_order), "what is shared", RING, where)
+    _agree(placed_weights(layout.private) == manifest.private_weights, "the private weights", RING, where)
+    _agree(placed_weights(layout.public) == manifest.public_weights, "the public weights", RING, where)
+
+
+# ** graphs **
+def _check_sizes(graph: Graph, where: str) -> None:
+    for node in graph:
+        if node.type.elements > LARGEST_VALUE:
+            raise BundleError(f"{node.name} has a size that no program has", where=where, todo=COPY_AGAIN)
+        if node.body is not None:
+            _check_sizes(node.body, where)
+
+
+def _tensors_of(graph: Graph) -> set[str]:
+    return {str(n.attr("tensor")) for n in graph if n.op in ("param", "constant")}
+
+
+def _agree(holds: bool, what: str, file: str, where: str) -> None:
+    if not holds:
+        raise BundleError(f"{what} of the manifest and of {file} differ", where=where, todo=COPY_AGAIN)

@@ -1,0 +1,52 @@
+"""What is computed in clear with PyTorch: the client's own part, and the way between its tensors and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mpcc.compiler.bundle.contents import Arrays, Bundle, ClientPart
+from mpcc.compiler.errors import BundleError
+from mpcc.compiler.graph.interpret import run_graph
+
+Tensors = Mapping[str, torch.Tensor]
+# the weights of client parts as tensors, made when a part is first used; a part whose graph is wrong is not in here
+_WEIGHTS: WeakKeyDictionary[ClientPart, dict[str, torch.Tensor]] = WeakKeyDictionary()
+
+
+def client_values(bundle: Bundle, tensors: Tensors) -> dict[str, torch.Tensor]:
+    """Run the client's graph on its inputs: the values that it shares by node, and the outputs that it has alone.
+
+    Raises:
+        BundleError: the client's part is not here.
+    """
+    if bundle.client is None:
+        raise BundleError("the bundle has no client/ folder here", todo="only the client can prepare inputs")
+    return run_graph(bundle.client.graph, tensors, client_weights(bundle.client))
+
+
+def client_weights(part: ClientPart) -> Tensors:
+    """The public weights that the client computes with, by name."""
+    if part not in _WEIGHTS:
+        _WEIGHTS[part] = tensors_of(part.tensors)
+    return _WEIGHTS[part]
+
+
+def tensors_of(arrays: Arrays) -> dict[str, torch.Tensor]:
+    """Arrays as tensors on the same memory."""
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def arrays_of(tensors: Tensors) -> dict[str, NDArray[Any]]:
+    """Tensors as arrays, on the same memory where they are on the CPU."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def real_tensor(array: NDArray[Any]) -> torch.Tensor:
+    """An output as the user gets it."""
+    return torch.from_numpy(np.asarray(array)).to(torch.float32)
