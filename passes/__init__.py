@@ -40,27 +40,20 @@ GRAPH = (
     Pass("fuse_attention", "captured", "with masks that have become uniform only now"),
     Pass("simplify", "captured", "what the second fusing left"),
     Pass("narrow_reads", "captured", "after simplify, which shows what is read; before masks get another shape", True),
+    Pass("simplify", "captured", "a narrowed read of a mask may be the mask of another layer: prepared once"),
     Pass("prepare_masks", "captured", "after narrow_reads, which tells masks by query from masks of one query"),
     Pass("label", "labelled", "private_embedding asks where a look-up would run, merge_adapters whose a weight is"),
     Pass("private_embedding", "captured", "a look-up by a secret index has no other secure form"),
     Pass("merge_adapters", "captured", "before fold_affine, which takes what stands beside a product into its weight"),
     Pass("label", "labelled", "the last two made nodes without labels; change_model asks what runs inside MPC"),
-    Pass(
-        "change_model", "labelled", "attention is fused, and everything after it, ranges first, sees what is computed"
-    ),
-    Pass(
-        "check_secure", "labelled", "the model in its final form, before it is rewritten for cost: as the user knows it"
-    ),
-    Pass(
-        "fold_affine", "captured", "norms and products are what they will be; makes weights for the next but one", True
-    ),
+    Pass("change_model", "labelled", "attention is fused by now, and ranges will be those of the chosen function"),
+    Pass("check_secure", "labelled", "all is labelled, and the model is still as the user knows it"),
+    Pass("fold_affine", "captured", "norms and products are final; it makes weights for hoist_prepared", True),
     Pass("label", "labelled", "what fold_affine made of weights belongs to their owner"),
     Pass("hoist_prepared", "prepared", "everything that weights alone decide is there now"),
     Pass("ranges", "ranged", "the values whose ranges are wanted are those that will be computed"),
     Pass("cut", "cut", "no pass after this one looks at what is outside MPC"),
-    Pass(
-        "roll_layers", "rolled", "last: no other pass has to look into loops, and ranges differ by layer before", True
-    ),
+    Pass("roll_layers", "rolled", "last, so that no other pass has to look into loops", True),
 )
 
 # From the lowered region to the ring program that is emitted. Where truncations may be local, compiler/driver/

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from mpcc.compiler.errors import InternalError
 from mpcc.compiler.graph.ir import Graph, Node, Origin
 from mpcc.compiler.types import attributes
 
@@ -37,17 +38,13 @@ def roll_layers(graph: Graph) -> Graph:
 
 
 def _rolled_once(graph: Graph) -> Graph | None:
-    operations = _scheduled(graph)
+    operations = graph.operations()
     tokens = [_token(graph, n) for n in operations]
     for run in _candidates(tokens):
         rolled = _roll(graph, operations, run)
         if rolled is not None:
             return rolled
     return None
-
-
-def _scheduled(graph: Graph) -> list[Node]:
-    return [n for n in graph.nodes if not n.is_leaf]
 
 
 def _token(graph: Graph, node: Node) -> tuple[object, ...]:
@@ -147,62 +144,41 @@ def _outputs_are_carried(graph: Graph, groups: list[list[Node]], body: _Body) ->
 def _assemble(
     graph: Graph, groups: list[list[Node]], body: _Body, resolved: dict[tuple[int, int], tuple[str, int]]
 ) -> Graph:
-    count, first = len(groups), groups[0]
-    offsets = list(body.carried)
+    first, offsets = groups[0], list(body.carried)
     name = f"layers_{first[0].name}"
-    args: list[Node] = []
+    arguments: dict[tuple[str, int], Node] = {}
 
-    def arg(kind: str, index: int, like: Node) -> str:
-        arg_name = f"{name}_{kind}{index}"
-        if all(a.name != arg_name for a in args):
-            args.append(
-                replace(
-                    like,
-                    name=arg_name,
-                    op="arg",
-                    inputs=(),
-                    attrs=attributes(kind=kind, index=index),
-                    range=None,
-                    stats=(),
-                    body=None,
-                )
-            )
-        return arg_name
+    def source(kind: str, index: int) -> str:
+        if kind == "inner":
+            return first[index].name
+        if kind == "carried":
+            like, index = first[index], offsets.index(index)
+        else:
+            like = graph[body.invariants[index] if kind == "invariant" else body.stacked[index][0]]
+        if (kind, index) not in arguments:
+            arguments[kind, index] = _argument(f"{name}_{kind}{index}", kind, index, like)
+        return arguments[kind, index].name
 
-    inner: list[Node] = []
-    for k, node in enumerate(first):
-        sources: list[str] = []
-        for j in range(len(node.inputs)):
-            kind, index = resolved[k, j]
-            if kind == "inner":
-                sources.append(first[index].name)
-            elif kind == "carried":
-                sources.append(arg("carried", offsets.index(index), first[index]))
-            elif kind == "invariant":
-                sources.append(arg("invariant", index, graph[body.invariants[index]]))
-            else:
-                sources.append(arg("stacked", index, graph[body.stacked[index][0]]))
-        inner.append(_merged([g[k] for g in groups], tuple(sources)))
+    inner = [
+        _merged([g[k] for g in groups], tuple(source(*resolved[k, j]) for j in range(len(node.inputs))))
+        for k, node in enumerate(first)
+    ]
     results = tuple((str(i), first[offset].name) for i, offset in enumerate(offsets))
-    loop_body = Graph((*args, *inner), results)
+    loop_body = Graph((*arguments.values(), *inner), results)
     inputs = tuple(body.carried.values()) + tuple(body.invariants) + tuple(n for names in body.stacked for n in names)
-    attrs = attributes(count=count, carried=len(offsets), invariants=len(body.invariants))
-    loop = Node(
-        name,
-        "repeat",
-        inputs,
-        attrs,
-        first[-1].type,
-        Origin(_common_layer([g[0] for g in groups])),
-        "secret",
-        "mpc",
-        body=loop_body,
-    )
+    attrs = attributes(count=len(groups), carried=len(offsets), invariants=len(body.invariants))
+    origin = Origin(_common_layer([g[0] for g in groups]))
+    loop = Node(name, "repeat", inputs, attrs, graph[inputs[0]].type, origin, "secret", "mpc", body=loop_body)
     takes = [
         replace(groups[-1][offset], op="take", inputs=(name,), attrs=attributes(index=i), stats=())
         for i, offset in enumerate(offsets)
     ]
     return _replaced(graph, groups, [loop, *takes])
+
+
+def _argument(name: str, kind: str, index: int, like: Node) -> Node:
+    attrs = attributes(kind=kind, index=index)
+    return replace(like, name=name, op="arg", inputs=(), attrs=attrs, range=None, stats=(), body=None)
 
 
 def _replaced(graph: Graph, groups: list[list[Node]], loop: list[Node]) -> Graph:
@@ -228,7 +204,7 @@ def _topological(graph: Graph) -> Graph:
     while waiting:
         ready = [n for n in waiting if all(i in done for i in n.inputs)]
         if not ready:
-            return graph
+            raise InternalError(f"rolled layers wait for one another, first {waiting[0].name}")
         done[ready[0].name] = ready[0]
         waiting.remove(ready[0])
     return graph.with_nodes(list(done.values()))

@@ -2,6 +2,7 @@
 
 reshape(reshape(x))                 reshape(x)
 permute(permute(x))                 permute(x), or x
+slice(expand(x)) of equal places    expand(x), to fewer of them
 expand(x), slice(x), reshape(x), permute(x), cast(x) that change nothing; x + 0, 1 x
 logical_and(all true, x)            x, expanded where needed
 where(all true, a, b)               a, expanded where needed
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
+from mpcc.compiler.ops.base import aligned
 from mpcc.passes.graph.merge_equal import merge_equal
 from mpcc.passes.graph.rewriting import Rewriter, Rule, rewrite
 
@@ -56,6 +58,15 @@ def _permute_permute(rw: Rewriter, node: Node) -> str | None:
 def _identity_permute(rw: Rewriter, node: Node) -> str | None:
     dims = node.attr("dims")
     return node.inputs[0] if dims == tuple(range(len(node.type.shape))) else None
+
+
+def _slice_expand(rw: Rewriter, node: Node) -> str | None:
+    """A part of what only repeats one place is that place, repeated less often."""
+    inner, dim = rw.nodes[node.inputs[0]], node.attr("dim")
+    if inner.op != "expand" or not isinstance(dim, int):
+        return None
+    repeated = aligned(rw.type(inner.inputs[0]), len(inner.type.shape), dim) is None
+    return rw.emit("expand", inner.inputs, shape=node.type.shape) if repeated and node.type.shape[dim] else None
 
 
 def _scale_by_one(rw: Rewriter, node: Node) -> str | None:
@@ -135,7 +146,7 @@ RULES: Mapping[str, Sequence[Rule]] = {
     "reshape": (_same_type, _reshape_reshape),
     "permute": (_identity_permute, _permute_permute),
     "expand": (_same_type, _expand_expand),
-    "slice": (_same_type,),
+    "slice": (_same_type, _slice_expand),
     "cast": (_same_type,),
     "concat": (_concat_one,),
     "scale": (_scale_by_one,),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -228,3 +229,13 @@ def test_every_other_pass_can_be_left_out():
 def test_an_option_that_is_none_is_refused_with_those_there_are():
     with pytest.raises(MpccError, match=r"there is no option 'protocl'.*protocol"):
         Options.of(protocl="ring")
+
+
+def test_the_documentation_names_every_pass_and_what_can_be_left_out():
+    text = (Path(__file__).parents[2] / "docs" / "debugging.md").read_text("utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")
+    ]
+    said = {row[0].strip("`"): row[-1] == "yes" for row in rows if len(row) == 4}
+    assert said.pop("recover_lora") is False
+    assert said == {entry.name: entry.can_be_left_out for entry in (*GRAPH, *RING)}
