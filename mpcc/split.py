@@ -8,7 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpcc.compiler.bundle.files import path_pair
-from mpcc.compiler.errors import BundleError, UnsupportedError
+from mpcc.compiler.bundle.read import load
+from mpcc.compiler.errors import BundleError
+from mpcc.runtime.deployment import deployment_of
+from mpcc.runtime.engine import Options
+from mpcc.runtime.engines import ENGINES
 
 SHARED = ("manifest.json", "ring.ir", "public")
 OWN = {"client": ("client",), "provider": ("provider",)}
@@ -17,9 +21,9 @@ OWN = {"client": ("client",), "provider": ("provider",)}
 def split_program(program: Path, out: Path, roles: Sequence[str]) -> list[Path]:
     """Write out/<role>/prog.mpc with its bundle for each role; the new programs' paths.
 
-    The source, the manifest, ring.ir, the public weights that MPC uses and the program for SPU go to all. The client's
-    graph, its public weights and tokenizer, and the other graphs, which nobody else needs, go to the client; the
-    private weights to the provider (folder 0700, files 0600).
+    The source, the manifest, ring.ir, the public weights that MPC uses and the engines' own files go to all. The
+    client's graph, its public weights and tokenizer, and the other graphs, which nobody else needs, go to the client;
+    the private weights to the provider (folder 0700, files 0600).
 
     Raises:
         BundleError: a part is missing, or a role's folder holds something already.
@@ -28,22 +32,15 @@ def split_program(program: Path, out: Path, roles: Sequence[str]) -> list[Path]:
     for role in roles:
         if (out / role).exists() and any((out / role).iterdir()):
             raise BundleError("the folder is not empty", where=str(out / role), todo="choose another one with -o")
-    extra = _spu_files(source)
+    extra = _engines_files(source)
     return [_part(source, bundle, out / role, role, extra) for role in roles]
 
 
-def _spu_files(source: Path) -> dict[str, str]:
-    """What the spu engine needs, by name; nothing where it cannot run the program."""
-    from mpcc.compiler.bundle.read import load
-    from mpcc.runtime.spu.part import spu_files
-    from mpcc.spu_exchange import program_of
-
-    loaded = load(source, ())
-    try:
-        code = program_of(loaded) if loaded.mpc is not None else None
-    except UnsupportedError:
-        code = None
-    return {} if code is None else spu_files(code, source.read_bytes())
+def _engines_files(source: Path) -> dict[str, str]:
+    """What the engines need beside the bundle, by name."""
+    shared = deployment_of(load(source, ()))
+    engines = [engine.configured(Options()) for engine in ENGINES]
+    return {name: content for engine in engines for name, content in engine.part_files(shared).items()}
 
 
 def _part(source: Path, bundle: Path, folder: Path, role: str, extra: Mapping[str, str]) -> Path:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from mpcc.compiler.bundle.manifest import Placed
 from mpcc.compiler.fixed import encode
 from mpcc.compiler.ring.ir import RingGraph
 
+if TYPE_CHECKING:
+    from mpcc.compiler.bundle.manifest import Placed
+
 Int64 = NDArray[np.int64]
+Arrays = Mapping[str, NDArray[Any]]
 
 
-def shared_inputs(ring: RingGraph, values: Mapping[str, torch.Tensor]) -> tuple[dict[str, Int64], tuple[str, ...]]:
+def shared_inputs(ring: RingGraph, values: Arrays) -> tuple[dict[str, Int64], tuple[str, ...]]:
     """The client's tensors as ring elements, and a warning for each that leaves the calibrated range."""
     result: dict[str, Int64] = {}
     notes: list[str] = []
@@ -23,7 +26,7 @@ def shared_inputs(ring: RingGraph, values: Mapping[str, torch.Tensor]) -> tuple[
         if node.op != "input":
             continue
         name = node.str_attr("name")
-        value = values[name].detach().to(torch.float64).numpy()
+        value = np.asarray(values[name], np.float64)
         result[name] = encode(value, node.type.frac_bits)
         if value.size and (largest := float(np.abs(value).max())) > node.type.bound:
             times = largest / node.type.bound
@@ -31,16 +34,15 @@ def shared_inputs(ring: RingGraph, values: Mapping[str, torch.Tensor]) -> tuple[
     return result, tuple(notes)
 
 
-def encoded(placed: Iterable[Placed], tensors: Mapping[str, torch.Tensor]) -> dict[str, Int64]:
+def encoded(placed: Iterable[Placed], tensors: Arrays) -> dict[str, Int64]:
     """Weights as ring elements, by name."""
-    return {p.tensor: encode(tensors[p.tensor].detach().numpy(), p.frac_bits) for p in placed}
+    return {p.tensor: encode(np.asarray(tensors[p.tensor]), p.frac_bits) for p in placed}
 
 
-def stream(placed: Sequence[Placed], tensors: Mapping[str, torch.Tensor]) -> Int64:
+def stream(placed: Sequence[Placed], tensors: Arrays) -> Int64:
     """Weights as one stream of ring elements, in the program's order."""
     result = np.zeros(max((p.position + p.elements for p in placed), default=0), np.int64)
     for p in placed:
-        result[p.position : p.position + p.elements] = encode(tensors[p.tensor].detach().numpy(), p.frac_bits).reshape(
-            -1
-        )
+        value = encode(np.asarray(tensors[p.tensor]), p.frac_bits)
+        result[p.position : p.position + p.elements] = value.reshape(-1)
     return result

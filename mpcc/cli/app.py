@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import typer
 
@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Compile fine-tuned transformers to secure multi-party programs, inspect them and run them.",
 )
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile.compile_command,
     "inspect": inspect.inspect,
     "run": run.run,

@@ -1,7 +1,7 @@
 """The folders in which SPU's compiler and parties run: nothing in a party's folder is another's.
 
     program/                     the StableHLO text, compiled there in a process of its own
-    client/ provider/ helper/    what one party sees, see spu_party.py
+    client/ provider/ helper/    what one party sees, see party.py
 
 No file is readable for others, and no value is given to a party that does not own it.
 """
@@ -24,22 +24,23 @@ from numpy.typing import NDArray
 
 from mpcc.backends.spu.program import Input, StableHlo
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime.mp_spdz.session import Site
+from mpcc.runtime.engine import Arrays
+from mpcc.runtime.parties.folders import environment
 from mpcc.runtime.parties.keys import write_private
 from mpcc.runtime.parties.processes import Limits, Party, last_line
+from mpcc.runtime.parties.site import Site
 from mpcc.runtime.parties.watchdog import Watchdog
 from mpcc.runtime.spu import party as spu_party
 from mpcc.runtime.spu.protocols import FRACTION_BITS, INSTALL, LARGEST, protocol_of
 
 COMPILE_SECONDS = 600.0
 MORE_SECONDS = 60.0  # a message is waited for that much longer than anything may stand still
-_PASSED_ON = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 _LOOPBACK = ("127.", "localhost", "[::1]", "::1")
 Array = NDArray[np.float32]
 
 
 # ** values **
-def checked_value(i: int, leaf: Input, held: Mapping[str, Array]) -> Array:
+def checked_value(i: int, leaf: Input, held: Arrays) -> Array:
     """The value of argument `i`, among those that its owner holds, as far as it fits the ring.
 
     EngineError if it is not there, of another shape, or not a number.
@@ -56,7 +57,7 @@ def checked_value(i: int, leaf: Input, held: Mapping[str, Array]) -> Array:
     return np.clip(value, -LARGEST, LARGEST)
 
 
-def check_visibilities(program: StableHlo, public: Mapping[str, Array]) -> None:
+def check_visibilities(program: StableHlo, public: Arrays) -> None:
     """EngineError where an argument is not as secret as its owner needs."""
     for leaf in program.inputs:
         if leaf.owner == "provider" and (not leaf.secret or leaf.tensor in public):
@@ -65,18 +66,12 @@ def check_visibilities(program: StableHlo, public: Mapping[str, Array]) -> None:
             raise EngineError("wrong visibility: a public weight is marked secret", where=leaf.tensor)
 
 
-def values_of(program: StableHlo, owner: str, held: Mapping[str, Array]) -> dict[str, Array]:
+def values_of(program: StableHlo, owner: str, held: Arrays) -> dict[str, Array]:
     """The arguments of one owner by their number, checked."""
     return {str(i): checked_value(i, leaf, held) for i, leaf in enumerate(program.inputs) if leaf.owner == owner}
 
 
 # ** compiling **
-def environment() -> dict[str, str]:
-    """What a child process sees of ours: nothing that could change what it does."""
-    passed = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
-    return {**passed, "PYTHONDONTWRITEBYTECODE": "1"}
-
-
 def _command(action: str) -> list[str]:
     return [sys.executable, "-I", str(Path(spu_party.__file__).resolve()), action]
 
@@ -107,8 +102,8 @@ def compile_program(program: StableHlo, folder: Path, watchdog: Watchdog) -> flo
 def prepare(
     program: StableHlo,
     protocol: str,
-    public: Mapping[str, Array],
-    weights: Mapping[str, Array],
+    public: Arrays,
+    weights: Arrays,
     site: Site,
     limits: Limits,
     work: Path,
@@ -141,8 +136,8 @@ def _party(
     rank: int,
     task: Mapping[str, object],
     site: Site,
-    public: Mapping[str, Array],
-    weights: Mapping[str, Array],
+    public: Arrays,
+    weights: Arrays,
     work: Path,
 ) -> Party:
     folder = work / role
@@ -164,12 +159,12 @@ def _listen(site: Site, rank: int) -> str:
     return "0.0.0.0"
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+def _write_arrays(path: Path, arrays: Arrays) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def request_of(program: StableHlo, values: Mapping[str, Array]) -> NDArray[np.int64]:
+def request_of(program: StableHlo, values: Arrays) -> NDArray[np.int64]:
     """The client's arguments as one stream: the bits of float64 numbers. EngineError as `checked_value`."""
     own: Sequence[Array] = list(values_of(program, "client", values).values())
     parts = [value.astype("<f8").reshape(-1) for value in own]

@@ -1,9 +1,7 @@
-"""What every role needs of a program to run it on SPU, as files of its part: without torch it cannot be derived.
+"""What SPU runs of a program: made from the graph inside MPC, or read from the files of a role that does not have it.
 
-    prog.mpcc/spu/program.mlir   the StableHLO text
-    prog.mpcc/spu/program.json   its arguments and results, its digest, and that of the program it belongs to
-
-Weights are read from the same files as for every engine, as numbers instead of ring elements.
+prog.mpcc/spu/program.mlir   the StableHLO text
+prog.mpcc/spu/program.json   its arguments and results, its digest, and that of the program it belongs to
 """
 
 from __future__ import annotations
@@ -14,16 +12,36 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from mpcc.backends.spu.bounds import with_bounds
 from mpcc.backends.spu.program import Input, Output, StableHlo
-from mpcc.compiler.bundle.role_part import private_tensors, public_tensors
+from mpcc.backends.spu.stablehlo import emit_stablehlo
 from mpcc.compiler.errors import BundleError
-from mpcc.runtime.spu.folders import Array
+from mpcc.compiler.graph.ir import Graph
+from mpcc.compiler.ring.ir import RingGraph
+from mpcc.runtime.deployment import Deployment
 
 FOLDER, TEXT, TABLE = "spu", "program.mlir", "program.json"
 VERSION = 1
 _TODO = "copy it again, or split the program again"
+
+
+def code_of(program: Deployment) -> StableHlo:
+    """What SPU runs of a program; its role's files go before its graph.
+
+    Raises:
+        BundleError: neither is here, or the files are not this program's.
+        UnsupportedError: see `emit_stablehlo`.
+    """
+    if program.path is not None and (program.mpc is None or _folder(program.path).is_dir()):
+        return read_code(program.path)
+    if program.mpc is None:
+        raise BundleError("the graph inside MPC is not here", todo="compile again, or split the program again")
+    return made_of(program.mpc, program.ring)
+
+
+def made_of(mpc: Graph, ring: RingGraph) -> StableHlo:
+    """StableHLO of the graph inside MPC; the ring program knows some magnitudes. UnsupportedError as above."""
+    return emit_stablehlo(with_bounds(mpc, ring))
 
 
 def spu_files(code: StableHlo, source: bytes) -> dict[str, str]:
@@ -44,7 +62,7 @@ def read_code(program: Path) -> StableHlo:
     Raises:
         BundleError: it is not there, corrupt, or of another program.
     """
-    folder = program.with_suffix(".mpcc") / FOLDER
+    folder = _folder(program)
     if not folder.is_dir():
         raise BundleError(
             "this part of the program has no files for the spu engine",
@@ -75,20 +93,9 @@ def _input(entry: dict[str, Any]) -> Input:
     return Input(str(entry["tensor"]), tuple(entry["shape"]), entry["owner"], bool(entry["secret"]), entry["value"])
 
 
+def _folder(program: Path) -> Path:
+    return program.with_suffix(".mpcc") / FOLDER
+
+
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-# ** weights **
-def read_public(program: Path) -> dict[str, Array]:
-    """The public weights inside MPC, by name. BundleError as `role_part.read_deployment`."""
-    return _floats(public_tensors(program))
-
-
-def read_private(program: Path) -> dict[str, Array]:
-    """The provider's weights, by name. BundleError as `role_part.read_weights`."""
-    return _floats(private_tensors(program))
-
-
-def _floats(tensors: dict[str, Any]) -> dict[str, Array]:
-    return {name: np.asarray(value, np.float32) for name, value in tensors.items()}

@@ -11,6 +11,7 @@ import tiny_programs as tiny
 from mpcc.program import Program
 from mpcc.runtime.parties.keys import fingerprint, make_identity, save_identity
 from mpcc.runtime.parties.processes import free_ports
+from mpcc.runtime.parties.start import interruptible
 from mpcc.split import split_program
 
 ROLES = ("client", "provider", "helper")
@@ -65,7 +66,7 @@ class Deployed:
         if role != "client":
             env["PYTHONPATH"] = str(self.folder / "no_torch")
         self.running[role] = subprocess.Popen(
-            [*command, *options],
+            interruptible([*command, *options]),
             cwd=self.at(role),
             env=env,
             text=True,

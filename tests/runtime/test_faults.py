@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_home import GOOD, make_home, processes_below, soon
+from one_request import Job, run_job
 
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime.engine import Job
-from mpcc.runtime.mp_spdz.build import run_job
 from mpcc.runtime.parties import processes as parties
 from mpcc.runtime.parties.processes import Limits
+from mpcc.runtime.parties.start import interruptible
 
 ENOUGH = Limits(start=60.0, idle=30.0)  # for a busy machine; what is expected to stall says how soon by itself
 STALLS = Limits(start=60.0, idle=3.0)
@@ -62,12 +62,13 @@ def test_outputs_and_measures(work):
 def test_each_party_has_only_its_own(work):
     """No folder but the client's holds its input, and none a foreign key; all of it is the owner's alone."""
     inside = "(record / f'seen{player}').write_text(' '.join(sorted(f.name for f in pathlib.Path('.').rglob('*'))))\n"
-    inside += "(record / f'stream{player}').write_bytes((data / f'Input-Binary-P{player}-0').read_bytes())\n"
+    inside += "content = (data / f'Input-Binary-P{player}-0').read_bytes()\n"
+    inside += "(record / f'stream{player}').write_bytes(content)\n"
     inside += "(record / f'mode{player}').write_text(oct(os.stat('..').st_mode & 0o777) + "
-    inside += "oct(os.stat(data / f'P{player}.key').st_mode & 0o777))\n" + GOOD
+    inside += "oct(os.stat(data / f'P{player}.key').st_mode & 0o777))\nbegin(); finish(content)"
     home = make_home(work.parent / "home", inside)
     run_job(job(), home=home)
-    for player, stream in enumerate(([1, -2, 3], [7], [])):
+    for player, stream in enumerate(([1, -2, 3, 0], [7], [])):
         assert np.frombuffer((home / f"stream{player}").read_bytes(), "<i8").tolist() == stream
         names = (home / f"seen{player}").read_text().split()
         own = [f"Input-Binary-P{player}-0", f"P{player}.key"]
@@ -143,7 +144,7 @@ def test_a_party_leaves_a_child_behind(work):
 
 
 def test_a_party_ends_early_and_well(work):
-    fails(work, "begin()\nif player: finish()", "received 0 numbers, the program promises 3")
+    fails(work, "begin()\nif player: finish()", "the client received less than the program promises")
 
 
 def test_a_party_does_not_report(work):
@@ -194,7 +195,7 @@ def test_disk_full(work, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mpcc.runtime.mp_spdz.build.write_private", full)
+    monkeypatch.setattr("mpcc.runtime.mp_spdz.session.write_private", full)
     fails(work, GOOD, "No space left on device")
 
 
@@ -211,10 +212,10 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import numpy as np
-from mpcc.runtime.engine import Job
-from mpcc.runtime.mp_spdz.build import run_job
+from mpcc.runtime.mp_spdz.emitted import Emitted
+from mpcc.runtime.mp_spdz.session import serve
 n = np.zeros(1, np.int64)
-run_job(Job("x = 1", "ring", n, n, n, (("y", 1),)), home=Path(sys.argv[1]))
+serve(Emitted("x = 1", "ring", "layout", n, 1, 1, (("y", 1),)), [n], weights=n, home=Path(sys.argv[1]))
 """
 
 
@@ -222,7 +223,9 @@ run_job(Job("x = 1", "ring", n, n, n, (("y", 1),)), home=Path(sys.argv[1]))
 def test_mpcc_is_ended(work, number):
     home = make_home(work.parent / "home", "begin()\n(record / f'up{player}').touch()\ntime.sleep(60)")
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(home)], env={**os.environ, "TMPDIR": str(work)}, stderr=subprocess.PIPE
+        interruptible([sys.executable, "-c", SCRIPT, str(home)]),
+        env={**os.environ, "TMPDIR": str(work)},
+        stderr=subprocess.PIPE,
     )
     try:
         assert soon(lambda: all((home / f"up{i}").exists() for i in range(3)), 60)
