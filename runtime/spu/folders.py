@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,8 @@ from mpcc.runtime.parties.watchdog import Watchdog
 from mpcc.runtime.spu import party as spu_party
 from mpcc.runtime.spu.protocols import FRACTION_BITS, INSTALL, LARGEST, protocol_of
 
+# lines of brpc's log (I1128 03:13:28.677911 ...) and of SPU's ([2025-12-11 10:00:00.123] [info] ...)
+LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ |\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+\] ")
 COMPILE_SECONDS = 600.0
 MORE_SECONDS = 60.0  # a message is waited for that much longer than anything may stand still
 _LOOPBACK = ("127.", "localhost", "[::1]", "::1")
@@ -93,7 +96,7 @@ def compile_program(program: StableHlo, folder: Path, watchdog: Watchdog) -> flo
         watchdog.end(process)
     if code or not (folder / "program.pphlo").is_file():
         how = f"refused the program (exit code {code})" if code >= 0 else f"was ended by signal {-code}"
-        said = last_line(folder / "stderr") or last_line(folder / "stdout") or "nothing"
+        said = last_line(folder / "stderr", LOG_LINE) or last_line(folder / "stdout", LOG_LINE) or "nothing"
         raise EngineError(f"SPU's compiler {how}: {said}", todo=f"see whether the wheel is whole: {INSTALL}")
     return time.monotonic() - begin
 
@@ -149,7 +152,7 @@ def _party(
     (folder / "peers.pem").write_bytes(b"\n".join(site.certificates.values()))
     _write_arrays(folder / "weights.npz", weights)
     _write_arrays(folder / "public.npz", public)
-    return Party(rank, role, folder, _command("party"))
+    return Party(rank, role, folder, _command("party"), LOG_LINE)
 
 
 def _listen(site: Site, rank: int) -> str:

@@ -1,4 +1,4 @@
-"""Every engine is a class that keeps the promises of `runtime/engine.py`, with one request of a tiny program or none."""
+"""Every engine is a class that keeps the promises of `runtime/engine.py`."""
 
 import dataclasses
 import inspect

@@ -222,11 +222,8 @@ serve(Emitted("x = 1", "ring", "layout", n, 1, 1, (("y", 1),)), [n], weights=n, 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_mpcc_is_ended(work, number):
     home = make_home(work.parent / "home", "begin()\n(record / f'up{player}').touch()\ntime.sleep(60)")
-    process = subprocess.Popen(
-        interruptible([sys.executable, "-c", SCRIPT, str(home)]),
-        env={**os.environ, "TMPDIR": str(work)},
-        stderr=subprocess.PIPE,
-    )
+    command = interruptible([sys.executable, "-c", SCRIPT, str(home)])
+    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(work)}, stderr=subprocess.PIPE)
     try:
         assert soon(lambda: all((home / f"up{i}").exists() for i in range(3)), 60)
         time.sleep(0.2)
@@ -237,3 +234,23 @@ def test_mpcc_is_ended(work, number):
         process.communicate()
     assert process.returncode in (-number, 130, 1)
     assert soon(lambda: not processes_below(work.parent) and not list(work.iterdir()))
+
+
+IGNORED = """
+import os, signal, sys, tempfile, time
+from pathlib import Path
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from mpcc.runtime.parties.folders import environment, working_folder
+child = "import signal, sys; sys.exit(3 if signal.getsignal(signal.SIGINT) is signal.default_int_handler else 4)"
+with working_folder() as (work, watchdog):
+    command = [sys.executable, "-c", child]
+    process = watchdog.start(command, cwd=work, env=environment(), stdout=work / "stdout", stderr=work / "stderr")
+    print(process.wait(), signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
+"""
+
+
+def test_parties_of_a_background_job_can_be_interrupted(work):
+    """The job itself ignores SIGINT, as whoever started it so wants; what it starts does not."""
+    env = {**os.environ, "TMPDIR": str(work)}
+    done = subprocess.run([sys.executable, "-c", IGNORED], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["3", "True"], done.stderr

@@ -21,7 +21,9 @@ from mpcc.report.session import session_json, show_session
 from mpcc.runtime.deployment import deployment_of
 from mpcc.runtime.engine import Measured, Served
 from mpcc.runtime.parties.connections import remote_ends
+from mpcc.runtime.parties.processes import Party
 from mpcc.runtime.spu import peers as spu_peers
+from mpcc.runtime.spu.folders import LOG_LINE
 from mpcc.runtime.spu.part import code_of, read_code
 from mpcc.runtime.spu.party import CONNECTED
 from mpcc.split import split_program
@@ -123,6 +125,25 @@ def test_the_helper_shows_its_own_numbers_only():
     measured = (Measured("spu", (30,), (6,), 1.5, 0, 0.0, 70, 0.0),)
     alone = replace(SERVED, answers=({},), measured=measured, players=(2,))
     assert "bytes sent by the helper" in shown(alone) and "by all" not in shown(alone)
+
+
+# ** why a party failed **
+LOG = """I1128 03:13:28.677911 26298 4294969856 external/brpc~/src/brpc/socket.cpp:2594 CheckHealth] Checking Socket
+[2026-11-28 03:13:28.677] [info] [thread_pool.cc:30] Create a fixed thread pool
+"""
+
+
+def test_the_engines_own_log_is_no_reason(tmp_path):
+    """Whether it stands before the reason, behind it, or alone."""
+    party = Party(2, "helper", tmp_path, [], LOG_LINE)
+    (tmp_path / "stdout").write_text("Starting timer: connected\n")
+    for said in (f"{LOG}\nthe cause\n", f"\nthe cause\n{LOG}", f"{LOG}\nthe cause\n{LOG * 99}"):
+        (tmp_path / "stderr").write_text(said)
+        assert party.last_line() == "the cause"
+    (tmp_path / "stderr").write_text(LOG)
+    assert party.last_line() == "Starting timer: connected"
+    (tmp_path / "stderr").write_text("Errors are [not] dates: W1128\n")
+    assert party.last_line() == "Errors are [not] dates: W1128"
 
 
 # ** what is refused **
