@@ -214,7 +214,7 @@ class _Inside:
             missing = "client" if bundle.client is None else "provider"
             raise BundleError(f"the bundle has no {missing}/ folder here", todo="verify where the program was compiled")
         if bundle.mpc is None:
-            raise BundleError("the bundle has no mpc.ir: it was made by an older mpcc", todo="compile again")
+            raise BundleError("the bundle has no mpc.ir here", todo="verify where the program was compiled")
         self.program, self.client, self.unrolled = program, bundle.client, bundle.mpc
         self.tokenizer = self.client.tokenizer_json
         self.layers = layers

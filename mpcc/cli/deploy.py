@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from numpy.typing import NDArray
 
 from mpcc.cli import files
 from mpcc.cli.console import note, stages, terminal
@@ -21,6 +20,8 @@ from mpcc.cli.options import JsonFlag, ProgramPath, StateOption, TracebackFlag
 from mpcc.compiler.errors import MpccError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mpcc.program import Program
     from mpcc.runtime.engine import Engine
     from mpcc.runtime.parties.processes import Limits

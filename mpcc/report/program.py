@@ -167,7 +167,7 @@ def show_alternatives(console: Console, manifest: Manifest) -> None:
     """The forms of the program that were considered for its network, and in one sentence why one won."""
     if not manifest.alternatives:
         console.print(
-            "The bundle does not say what else was considered: there was no choice, or an older mpcc made it."
+            "Nothing else was considered: there was no choice."
         )
         return
     table = table_of(f"Forms considered for {manifest.network}", "", "form", "MB", "rounds", "seconds", "difference")

@@ -19,7 +19,7 @@ from mpcc.runtime.mp_spdz.session import provision, serve
 
 NONE = np.zeros(0, np.int64)
 SIZE = 1 << 20
-FREE = (0, 8, 60, 150)  # kilobytes: too few for the source, for the byte code, for the parties' folders, for their logs
+FREE = (0, 8, 60, 110)  # kilobytes: too few for the source, for the byte code, for the parties' folders, for their logs
 FULL = "No space left on device.*make room there, or set TMPDIR"
 
 
