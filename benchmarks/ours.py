@@ -13,8 +13,7 @@ import torch
 from benchmarks.parties import Measurement, measure
 from benchmarks.subjects import Subject
 from mpcc.backends.emulator import run as emulate
-from mpcc.clear import arrays_of
-from mpcc.compiler.bundle.streams import encoded, shared_inputs
+from mpcc.compiler.bundle.streams import encoded
 from mpcc.compiler.cost import estimate
 from mpcc.compiler.driver.options import Options
 from mpcc.compiler.driver.pack import pack
@@ -23,6 +22,7 @@ from mpcc.compiler.driver.savings import measured_savings
 from mpcc.compiler.fixed import decode
 from mpcc.compiler.frontend.capture import Captured, capture
 from mpcc.program import Program
+from mpcc.runtime.mp_spdz.build import SERVE
 
 Inputs = Mapping[str, torch.Tensor]
 
@@ -74,23 +74,24 @@ def build(subject: Subject, profile: str) -> Built:
 def run_secure(built: Built, index: int = 0) -> tuple[Measurement, torch.Tensor]:
     """One test input on three real parties: what it cost, and the output."""
     program = built.program
-    streams = (program.client_stream(built.subject.inputs[index]), program.provider_stream(), np.zeros(0, np.int64))
+    request = np.append(program.client_stream(built.subject.inputs[index]), 0)  # and no other one
+    streams = (request, program.provider_stream(), np.zeros(0, np.int64))
     public = program.public_stream()
     parts = tuple(np.concatenate([public, own]).astype("<i8").tobytes() for own in streams)
-    measured = measure(program.source, lambda folder: None, lambda folder: parts, trunc_error=True)
-    return measured, _real(built, np.frombuffer(measured.output, "<i8").astype(np.int64), index)
+    measured = measure(program.source, lambda folder: None, lambda folder: parts, trunc_error=True, mode=SERVE)
+    answer = np.frombuffer(measured.output, "<i8").astype(np.int64)[:-1]  # a zero ends it
+    return measured, _real(built, answer, index)
 
 
 def run_emulated(built: Built) -> Emulated:
     """All test inputs on the emulator, which computes the same integers in clear."""
     subject, bundle = built.subject, built.program.bundle
-    provider = {} if bundle.provider is None else bundle.provider
-    params = encoded(bundle.manifest.private_weights, provider) | encoded(bundle.manifest.public_weights, bundle.public)
+    shared, weights = built.program.deployment(), built.program.provider_weights()
+    params = encoded(bundle.manifest.private_weights, weights) | encoded(bundle.manifest.public_weights, shared.public)
     errors, equal, overflows, widest, beyond = [], 0, 0, 0.0, set()
     for index, inputs in enumerate(subject.inputs):
-        values, _, _ = built.program.prepared(inputs)
-        shared, _ = shared_inputs(bundle.ring, arrays_of(values))
-        result = emulate(bundle.ring, shared, params, seed=index, check=False)
+        request = built.program.prepared(inputs).request
+        result = emulate(bundle.ring, request.shared, params, seed=index, check=False)
         found = _real(built, next(iter(result.outputs.values())), index)
         errors.append((found - subject.expected[index]).abs())
         equal += int(torch.equal(found.argmax(-1), subject.expected[index].argmax(-1)))

@@ -5,14 +5,15 @@ Both sides of a comparison go through `measure`, so nothing but the program and 
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpcc.runtime.mp_spdz.build import compile_source, environment, party_command, program_name, working_folder
+from mpcc.runtime.mp_spdz.build import compile_source, party_command, program_name
+from mpcc.runtime.mp_spdz.counters import Timer, counts_of, total
 from mpcc.runtime.mp_spdz.home import find_home, party_binary
+from mpcc.runtime.parties.folders import environment, working_folder
 from mpcc.runtime.parties.keys import install, make_identity
 from mpcc.runtime.parties.processes import Limits, Party, run_parties
 from mpcc.runtime.parties.watchdog import Watchdog
@@ -21,7 +22,6 @@ PROTOCOL = "ring"
 PARTIES = 3
 RUNS = 5  # the fastest counts: what else the machine does only ever adds
 _SECONDS = "compile_seconds"
-_INFERENCE = re.compile(r"^Stopped timer 1 at (\S+) \((\S+) MB, (\d+) rounds\)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def measure(
     trunc_error: bool,
     keep: Path | None = None,
     runs: int = RUNS,
+    mode: str = "",
 ) -> Measurement:
     """Compile `source` and run it `runs` times; seconds are those of the fastest run, all else is the same in each.
 
@@ -59,6 +60,7 @@ def measure(
         streams: is given the same folder afterwards; what each party reads as its binary input.
         trunc_error: run the parties with the flags that mpcc runs them with, else with MP-SPDZ's own defaults.
         keep: where the compiled program is kept, and taken from if it is there already; None: nowhere.
+        mode: of a program that has several.
     """
     home = find_home()
     binary = party_binary(home, PROTOCOL)
@@ -68,10 +70,12 @@ def measure(
         if compile_seconds is None:
             folder.mkdir()
             prepare(folder)
-            compile_seconds = compile_source(source, PROTOCOL, home, folder, watchdog)
+            compile_seconds = compile_source(source, PROTOCOL, home, folder, watchdog, mode)
             _keep(keep, folder, compile_seconds)
-        found = [_run(work / f"run{i}", folder, binary, streams(folder), trunc_error, watchdog) for i in range(runs)]
-        byte_code = _byte_code(folder)
+        found = [
+            _run(work / f"run{i}", folder, (binary, mode), streams(folder), trunc_error, watchdog) for i in range(runs)
+        ]
+        byte_code = _byte_code(folder, mode)
     counters, output = min(found, key=lambda run: max(seconds for seconds, _, _ in run[0]))
     return Measurement(
         bytes_by_party=tuple(c[1] for c in counters),
@@ -99,11 +103,16 @@ def _keep(keep: Path | None, folder: Path, compile_seconds: float) -> None:
 
 
 def _run(
-    work: Path, program: Path, binary: Path, streams: tuple[bytes, ...], trunc_error: bool, watchdog: Watchdog
+    work: Path,
+    program: Path,
+    called: tuple[Path, str],
+    streams: tuple[bytes, ...],
+    trunc_error: bool,
+    watchdog: Watchdog,
 ) -> tuple[list[tuple[float, int, int]], bytes]:
-    """(every party's counters, the output) of one run; its folders are removed."""
+    """(every party's counters, the output) of one run of a party program in a mode; its folders are removed."""
     identities = [make_identity(player) for player in range(PARTIES)]
-    parties = [_party(work, program, player, binary, stream, trunc_error) for player, stream in enumerate(streams)]
+    parties = [_party(work, program, player, called, stream, trunc_error) for player, stream in enumerate(streams)]
     for party, identity in zip(parties, identities, strict=True):
         install(party.folder / "Player-Data", identity, {i.name: i.certificate for i in identities})
     run_parties(parties, watchdog, environment(), Limits(start=120.0, idle=120.0))
@@ -113,14 +122,14 @@ def _run(
     return counters, output
 
 
-def _party(work: Path, program: Path, player: int, binary: Path, stream: bytes, trunc_error: bool) -> Party:
+def _party(work: Path, program: Path, player: int, called: tuple[Path, str], stream: bytes, trunc_error: bool) -> Party:
     """One party's folder: the program, the keys, and its input."""
     folder = work / f"party{player}"
     data = folder / "Player-Data"
     data.mkdir(parents=True)
     shutil.copytree(program / "Programs", folder / "Programs")
     (data / f"Input-Binary-P{player}-0").write_bytes(stream)
-    command = party_command(binary, player)
+    command = party_command(called[0], player, called[1])
     if not trunc_error:
         at = command.index("--trunc-error")
         command = command[:at] + command[at + 2 :]
@@ -129,12 +138,12 @@ def _party(work: Path, program: Path, player: int, binary: Path, stream: bytes, 
 
 def _counters(party: Party) -> tuple[float, int, int]:
     """Seconds, bytes and rounds of a party's inference."""
-    found = _INFERENCE.search(party.stdout.read_text("utf-8", "replace"))
-    if found is None:
+    counts = counts_of(party)
+    if Timer.INFERENCE not in counts:
         raise RuntimeError(f"party {party.player} printed no timer")
-    return float(found[1]), round(float(found[2]) * 1e6), int(found[3])
+    return total(counts, Timer.INFERENCE)
 
 
-def _byte_code(folder: Path) -> int:
+def _byte_code(folder: Path, mode: str) -> int:
     """Size of all tapes of the program."""
-    return sum(path.stat().st_size for path in (folder / "Programs" / "Bytecode").glob(f"{program_name()}*"))
+    return sum(path.stat().st_size for path in (folder / "Programs" / "Bytecode").glob(f"{program_name(mode)}*"))

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import datetime
-import os
 import shutil
 import socket
 import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from mpcc.compiler.errors import EngineError
+from mpcc.backends.mp_spdz.dialects import DIALECTS
+from mpcc.runtime.engine import Finding, Options
+from mpcc.runtime.engines import ENGINES
+from mpcc.sizes import size
 
 if TYPE_CHECKING:
     from mpcc.program import Program
-    from mpcc.runtime.mp_spdz.home import Home
 
-Status = Literal["ok", "warn", "fail"]
 ELEMENT_BYTES = 16  # a share of one ring element: two words in the replicated protocols
 SOON = datetime.timedelta(days=7)
 EXPECTED = (
@@ -37,29 +37,14 @@ EXPECTED = (
     "cryptography",
     "tokenizers",
 )
-_SIMPLEST = "ring"
 
 
-@dataclass(frozen=True)
-class Line:
-    """One check: what was found and, unless all is well, what to do."""
-
-    check: str
-    status: Status
-    found: str
-    todo: str = ""
-
-
-def examine(program: Program | None = None, *, hosts: Path | None = None) -> list[Line]:
-    """All checks. What concerns a protocol only fails where the program needs it; without one, `ring` is needed."""
-    lines = [_python(), *_packages()]
-    home, line = _home()
-    lines.append(line)
+def examine(program: Program | None = None, *, hosts: Path | None = None) -> list[Finding]:
+    """All checks. What one engine lacks fails only where no other secure engine can run the program (or, without one, a
+    program of the simplest protocol).
+    """
     wanted = program.protocol if program is not None else None
-    if home is not None:
-        lines += _binaries(home, wanted)
-    lines += _other_engines()
-    lines.append(_ports(_parties(wanted or _SIMPLEST)))
+    lines = [_python(), *_packages(), *_engines(wanted), _ports(_parties(wanted))]
     if hosts is not None:
         lines += _certificates(hosts)
     if program is not None:
@@ -68,25 +53,25 @@ def examine(program: Program | None = None, *, hosts: Path | None = None) -> lis
 
 
 # ** python **
-def _python() -> Line:
+def _python() -> Finding:
     """pip refuses to install on a Python that is too old."""
-    return Line("python", "ok", ".".join(map(str, sys.version_info[:3])))
+    return Finding("python", "ok", ".".join(map(str, sys.version_info[:3])))
 
 
-def _packages() -> Iterator[Line]:
+def _packages() -> Iterator[Finding]:
     """The versions of what mpcc needs, against what its own metadata asks for."""
     least = _requirements()
     for name in EXPECTED:
         try:
             found = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Line(name, "fail", "not installed", f"pip install '{name}{least.get(name, '')}'")
+            yield Finding(name, "fail", "not installed", f"pip install '{name}{least.get(name, '')}'")
             continue
         want = least.get(name, "")
         if want and _numbers(found) < _numbers(want.lstrip(">=")):
-            yield Line(name, "fail", f"{found} is too old", f"pip install '{name}{want}'")
+            yield Finding(name, "fail", f"{found} is too old", f"pip install '{name}{want}'")
         else:
-            yield Line(name, "ok", found)
+            yield Finding(name, "ok", found)
 
 
 def _requirements() -> dict[str, str]:
@@ -110,46 +95,26 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 # ** engines **
-def _home() -> tuple[Home | None, Line]:
-    from mpcc.runtime.mp_spdz.home import find_home
-
-    try:
-        home = find_home()
-    except EngineError as error:
-        found = error.what + (f" ({error.where})" if error.where else "")
-        return None, Line("MP-SPDZ", "fail", found, error.todo)
-    return home, Line("MP-SPDZ", "ok", f"{'.'.join(map(str, home.version))} at {home.path}")
-
-
-def _binaries(home: Home, wanted: str | None) -> Iterator[Line]:
-    """The party programs; a missing one is a failure only for the protocol that is needed."""
-    from mpcc.backends.mp_spdz.dialects import DIALECTS
-
-    for name, dialect in DIALECTS.items():
-        binary = home.path / dialect.binary
-        if binary.is_file() and os.access(binary, os.X_OK):
-            yield Line(f"protocol {name}", "ok", dialect.binary)
-            continue
-        found = f"{dialect.binary} {'cannot be executed' if binary.is_file() else 'is not built'}"
-        status: Status = "fail" if name == (wanted or _SIMPLEST) else "warn"
-        yield Line(f"protocol {name}", status, found, f"build it: make -C {home.path} {dialect.binary}")
+def _engines(wanted: str | None) -> Iterator[Finding]:
+    """Every engine, and which of the secure ones are ready for a program of the protocol."""
+    engines = [engine.configured(Options()) for engine in ENGINES]
+    found = {engine.name: list(engine.examine(wanted)) for engine in engines}
+    ready = [e.name for e in engines if e.secure and all(line.status != "fail" for line in found[e.name])]
+    for line in (line for lines in found.values() for line in lines):
+        yield replace(line, status="warn") if ready and line.status == "fail" else line
+    if ready:
+        yield Finding("secure engines", "ok", f"{' and '.join(ready)} {'is' if len(ready) == 1 else 'are'} ready")
+        return
+    secure = [e.name for e in engines if e.secure]
+    yield Finding("secure engines", "fail", "none is ready", f"set up one of: {', '.join(secure)}")
 
 
-def _other_engines() -> Iterator[Line]:
-    try:
-        yield Line("engine spu", "ok", metadata.version("spu"))
-    except metadata.PackageNotFoundError:
-        yield Line("engine spu", "warn", "not installed", "only needed for --engine spu: pip install spu")
-    yield Line("engine emulator", "ok", "always here; it computes in clear and protects nothing")
+def _parties(protocol: str | None) -> int:
+    """How many parties the protocol of a program has; three where none says otherwise."""
+    return DIALECTS[protocol].parties if protocol is not None and protocol in DIALECTS else 3
 
 
-def _parties(protocol: str) -> int:
-    from mpcc.backends.mp_spdz.dialects import DIALECTS
-
-    return DIALECTS[protocol].parties if protocol in DIALECTS else 3
-
-
-def _ports(count: int) -> Line:
+def _ports(count: int) -> Finding:
     """Whether as many ports can be opened on the loopback as there are parties."""
     sockets: list[socket.socket] = []
     try:
@@ -157,38 +122,40 @@ def _ports(count: int) -> Line:
             sockets.append(socket.socket())
             sockets[-1].bind(("127.0.0.1", 0))
             sockets[-1].listen()
-        return Line("loopback", "ok", f"{count} ports could be opened on 127.0.0.1")
+        return Finding("loopback", "ok", f"{count} ports could be opened on 127.0.0.1")
     except OSError as error:
         todo = "allow processes to listen on 127.0.0.1, or end what occupies its ports"
-        return Line("loopback", "fail", f"cannot open a port on 127.0.0.1: {error.strerror}", todo)
+        return Finding("loopback", "fail", f"cannot open a port on 127.0.0.1: {error.strerror}", todo)
     finally:
         for s in sockets:
             s.close()
 
 
 # ** certificates **
-def _certificates(path: Path) -> Iterator[Line]:
+def _certificates(path: Path) -> Iterator[Finding]:
     """The certificates that a hosts.toml names, and the modes of the keys that are here."""
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        yield Line("hosts", "fail", f"cannot read {path}: {error.strerror}", "write it on every host, see the manual")
+        yield Finding(
+            "hosts", "fail", f"cannot read {path}: {error.strerror}", "write it on every host, see the manual"
+        )
         return
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        yield Line("hosts", "fail", f"{path} is not TOML", "correct it")
+        yield Finding("hosts", "fail", f"{path} is not TOML", "correct it")
         return
     entries = {r: e for r, e in table.items() if isinstance(e, dict) and isinstance(e.get("certificate"), str)}
     if not entries:
-        yield Line("hosts", "fail", f"{path} names no certificate", "give every role one: certificate = ...")
+        yield Finding("hosts", "fail", f"{path} names no certificate", "give every role one: certificate = ...")
     for role, entry in entries.items():
         certificate = path.parent / entry["certificate"]
         yield _certificate(role, certificate, entry.get("fingerprint"))
         key = path.parent / str(entry["key"]) if "key" in entry else certificate.with_suffix(".key")
         if key.is_file() and key.stat().st_mode & 0o077:
-            yield Line(f"key of the {role}", "fail", f"{key} can be read by others", f"chmod 600 {key}")
+            yield Finding(f"key of the {role}", "fail", f"{key} can be read by others", f"chmod 600 {key}")
 
 
-def _certificate(role: str, path: Path, expected: object) -> Line:
+def _certificate(role: str, path: Path, expected: object) -> Finding:
     """Whether a certificate is the one whose fingerprint hosts.toml holds, and how long it is valid."""
     from cryptography import x509
 
@@ -199,22 +166,22 @@ def _certificate(role: str, path: Path, expected: object) -> Line:
         content = path.read_bytes()
         found = x509.load_pem_x509_certificate(content)
     except OSError as error:
-        return Line(check, "fail", f"cannot read {path}: {error.strerror}", again)
+        return Finding(check, "fail", f"cannot read {path}: {error.strerror}", again)
     except ValueError:
-        return Line(check, "fail", f"{path} is not a certificate", again)
+        return Finding(check, "fail", f"{path} is not a certificate", again)
     if not isinstance(expected, str):
-        return Line(check, "fail", "hosts.toml has no fingerprint of it", f'add fingerprint = "..." to [{role}]')
+        return Finding(check, "fail", "hosts.toml has no fingerprint of it", f'add fingerprint = "..." to [{role}]')
     if fingerprint(content) != expected.strip().lower():
         todo = f"ask the {role} for its certificate and compare fingerprints"
-        return Line(check, "fail", f"{path} is another one: its fingerprint is {fingerprint(content)}", todo)
+        return Finding(check, "fail", f"{path} is another one: its fingerprint is {fingerprint(content)}", todo)
     now, end = datetime.datetime.now(datetime.UTC), found.not_valid_after_utc
     if now < found.not_valid_before_utc:
-        return Line(check, "fail", f"not valid before {found.not_valid_before_utc:%Y-%m-%d}", "check the clock")
+        return Finding(check, "fail", f"not valid before {found.not_valid_before_utc:%Y-%m-%d}", "check the clock")
     if now > end:
-        return Line(check, "fail", f"expired on {end:%Y-%m-%d}", again)
+        return Finding(check, "fail", f"expired on {end:%Y-%m-%d}", again)
     if end - now < SOON:
-        return Line(check, "warn", f"expires on {end:%Y-%m-%d}", again)
-    return Line(check, "ok", f"valid until {end:%Y-%m-%d}")
+        return Finding(check, "warn", f"expires on {end:%Y-%m-%d}", again)
+    return Finding(check, "ok", f"valid until {end:%Y-%m-%d}")
 
 
 # ** what a program needs **
@@ -225,7 +192,7 @@ def ring_elements(program: Program) -> int:
     return manifest.private_elements + manifest.public_elements + values
 
 
-def _needs(program: Program) -> Iterator[Line]:
+def _needs(program: Program) -> Iterator[Finding]:
     """Memory and disk for all parties on this machine."""
     parties = _parties(program.protocol)
     memory = ring_elements(program) * ELEMENT_BYTES * parties
@@ -237,13 +204,13 @@ def _needs(program: Program) -> Iterator[Line]:
     yield _room(f"disk in {folder}", disk, shutil.disk_usage(folder).free, "make room there, or set TMPDIR")
 
 
-def _room(check: str, need: int, free: int | None, todo: str) -> Line:
+def _room(check: str, need: int, free: int | None, todo: str) -> Finding:
     if free is None:
-        return Line(check, "warn", f"needs about {_size(need)}; how much is free is unknown", "see for yourself")
-    found = f"needs about {_size(need)} for all parties, {_size(free)} are free"
+        return Finding(check, "warn", f"needs about {size(need)}; how much is free is unknown", "see for yourself")
+    found = f"needs about {size(need)} for all parties, {size(free)} are free"
     if need > free:
-        return Line(check, "fail", found, todo)
-    return Line(check, "warn", found, todo) if need > free // 2 else Line(check, "ok", found)
+        return Finding(check, "fail", found, todo)
+    return Finding(check, "warn", found, todo) if need > free // 2 else Finding(check, "ok", found)
 
 
 def _free_memory() -> int | None:
@@ -253,9 +220,3 @@ def _free_memory() -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
-
-
-def _size(number: int) -> str:
-    from mpcc.report.program import size
-
-    return size(number)

@@ -1,83 +1,53 @@
-"""Which engine `mpcc run` takes: mp-spdz if it is usable here, else spu; the emulator only when asked for."""
+"""Which engine `mpcc run` takes: the first secure one that is here; one that protects nothing only when asked for."""
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING
-
-from mpcc.compiler.errors import EngineError, MpccError
-
-if TYPE_CHECKING:
-    from mpcc.program import Engine
-
-SECURE = ("mp-spdz", "spu")
-ENGINES = (*SECURE, "emulator")
+from mpcc.compiler.errors import MpccError
+from mpcc.runtime.engine import Engine, Options
+from mpcc.runtime.engines import ENGINES, engine_named, secure_engines
 
 
-def choose_engine(wanted: str | None) -> tuple[Engine, str]:
+def choose_engine(wanted: str | None, options: Options | None = None) -> tuple[Engine, str]:
     """The engine, and why it was taken ("" where it was asked for).
 
     Raises:
-        MpccError: there is no such engine, or no secure one is here.
+        MpccError: there is no such engine, an option of it is wrong, or no secure one is here.
         EngineError: the engine that was asked for is not here.
     """
-    if wanted == "emulator":
-        return "emulator", ""
-    if wanted == "mp-spdz":
-        _check_mp_spdz()
-        return "mp-spdz", ""
-    if wanted == "spu":
-        _spu()
-        return "spu", ""
-    if wanted is not None:
-        raise MpccError(f"there is no engine {wanted!r}", todo=f"engines: {', '.join(ENGINES)}")
-    return _first_that_serves()
+    if wanted is None:
+        return _first_that_serves(options)
+    engine = engine_named(wanted, options)
+    engine.check()
+    return engine, ""
 
 
-def check_provisioning(wanted: str | None) -> None:
-    """Only MP-SPDZ's parties can store shares.
+def check_provisioning(wanted: str | None) -> Engine:
+    """The engine whose parties store shares.
 
     Raises:
-        MpccError: another engine was asked for, or is the only one here.
+        MpccError: the engine that was asked for stores none, or the first one here.
     """
     chosen, why = choose_engine(wanted)
-    if chosen != "mp-spdz":
-        because = f" ({why})" if why else ""
-        raise MpccError(
-            f"the engine {chosen} stores no shares{because}",
-            todo="run without provisioning: spu shares the weights once in every session, however many inputs it has",
-        )
+    if chosen.stores_shares:
+        return chosen
+    because = f" ({why})" if why else ""
+    raise MpccError(
+        f"the engine {chosen.name} stores no shares{because}", todo=f"run without provisioning: {chosen.unprovisioned}"
+    )
 
 
-def _first_that_serves() -> tuple[Engine, str]:
-    from mpcc.runtime.mp_spdz.home import VARIABLE
-
-    try:
-        home = _check_mp_spdz()
-        return "mp-spdz", f"{VARIABLE} is {home}"
-    except EngineError as error:
-        if os.environ.get(VARIABLE):
-            missing = f"{VARIABLE} cannot be used ({error.what})"
-        else:
-            missing = f"{VARIABLE} does not say where MP-SPDZ is"
-    try:
-        return "spu", f"{missing}, and SPU {_spu()} is installed"
-    except EngineError as error:
-        raise MpccError(
-            f"there is no secure engine here: {missing}, and SPU is not installed",
-            todo=f"{error.todo}, or set up MP-SPDZ, "
-            "or pass --engine emulator, which computes in clear and protects nothing",
-        ) from None
-
-
-def _check_mp_spdz() -> str:
-    from mpcc.runtime.mp_spdz.home import VARIABLE, find_home
-
-    find_home()
-    return os.environ.get(VARIABLE, "")
-
-
-def _spu() -> str:
-    from mpcc.runtime.spu.protocols import installed_version
-
-    return installed_version()
+def _first_that_serves(options: Options | None) -> tuple[Engine, str]:
+    """The preferred one of those that are here; the reason names those before it that are not."""
+    missing: list[str] = []
+    todo: list[str] = []
+    for engine in secure_engines(options):
+        state = engine.availability()
+        if state.ready:
+            return engine, ", and ".join([*missing, state.found])
+        missing.append(state.found)
+        todo.append(state.todo)
+    clear = " or ".join(engine.name for engine in ENGINES if not engine.secure)
+    raise MpccError(
+        f"there is no secure engine here: {', and '.join(missing)}",
+        todo=f"{', or '.join(reversed(todo))}, or pass --engine {clear}, which computes in clear and protects nothing",
+    )

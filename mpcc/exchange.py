@@ -1,29 +1,25 @@
-"""Programs in sessions: weights shared once, then any number of inferences; all parties here, or the client alone."""
+"""Programs on an engine: sessions of any number of inferences, and provisioning; all parties here, or the client alone.
+
+The engine is asked for what it can do; which one it is makes no difference here.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from mpcc.backends.mp_spdz.dialects import check_source, dialect_of
-from mpcc.compiler.bundle.role_part import layout_digest
-from mpcc.compiler.errors import EngineError, MpccError
-from mpcc.runtime.engine import Deployment, Int64, Provisioned, Served
-from mpcc.runtime.mp_spdz import session as sessions
-from mpcc.runtime.mp_spdz import state as states
+from mpcc.compiler.errors import EngineError
+from mpcc.result import Result
+from mpcc.runtime.engine import Answer, Engine, Measured, Provisioned, Request, Served
 
 if TYPE_CHECKING:
-    import torch
-
-    from mpcc.program import Program
-    from mpcc.result import Result
-    from mpcc.runtime.mp_spdz.session import Site
+    from mpcc.compiler.cost import Cost
+    from mpcc.program import Prepared, Program
     from mpcc.runtime.parties.processes import Limits
+    from mpcc.runtime.parties.site import Site
 
 Progress = Callable[[str], None]
 STATE_SUFFIX = ".state"
@@ -34,90 +30,96 @@ def default_state(program: Path) -> Path:
     return program.with_suffix(STATE_SUFFIX)
 
 
-def deployment(program: Program) -> Deployment:
-    """What every role of the program knows."""
-    manifest = program.bundle.manifest
-    check_source(program.source, program.protocol)
-    outputs = tuple((o.name, int(np.prod(o.shape, dtype=np.int64))) for o in manifest.outputs if not o.clear)
-    elements = sum(n.type.elements for n in program.bundle.ring if n.op == "input")
-    layout = layout_digest(json.loads(json.dumps([asdict(p) for p in manifest.private_weights])))
-    return Deployment(
-        program.source, program.protocol, layout, program.public_stream(), manifest.private_elements, elements, outputs
-    )
-
-
-def provision_program(program: Program, state: Path, *, progress: Progress | None = None) -> Provisioned:
+def provision_program(
+    program: Program, engine: Engine, state: Path, *, progress: Progress | None = None
+) -> Provisioned:
     """See `Program.provision`."""
-    if not dialect_of(program.protocol).stored_shares:
-        raise MpccError(
-            f"shares of {program.protocol} cannot be stored: their tags are valid in one run only",
-            todo="run without provisioning",
-        )
-    if not (shared := deployment(program)).outputs:
-        raise MpccError("nothing of this program is computed in MPC: there is nothing to provision")
-    return sessions.provision(shared, program.provider_stream(), state, on_stage=progress or (lambda stage: None))
+    shared, weights = program.deployment(), program.provider_weights()
+    return engine.provision(shared, weights, state, on_stage=progress or (lambda stage: None))
 
 
 def run_session(
     program: Program,
     inputs: Iterable[Mapping[str, object]],
-    state: Path | None,
+    engine: Engine,
     *,
+    state: Path | None = None,
     site: Site | None = None,
     truncate: bool = False,
+    limits: Limits | None = None,
     progress: Progress | None = None,
     on_result: Callable[[Result], None] | None = None,
-    limits: Limits | None = None,
 ) -> tuple[list[Result], Served | None]:
-    """See `Program.run_many`; with `site` only the client runs here. None for the session if nothing is secret."""
-    shared = deployment(program)
-    if not shared.outputs:
-        return [program.run(x, truncate=truncate) for x in inputs], None
-    prepared: list[tuple[dict[str, torch.Tensor], tuple[str, ...]]] = []
+    """See `Program.run_many`; with `site` only the client runs here.
 
-    def requests() -> Iterator[Int64]:
-        for given in inputs:
-            values, stream, notes = program.prepared(given, truncate)
-            prepared.append((values, notes))
-            yield stream
-
-    def answered(number: int, answer: Mapping[str, Int64]) -> None:
-        if on_result is not None:
-            on_result(program.result(prepared[number][0], answer, None, prepared[number][1]))
-
-    weights = program.provider_stream() if site is None and program.bundle.provider is not None else None
-    if state is not None and weights is not None:
-        check_weights(state, weights)
-    served = sessions.serve(
-        shared,
-        requests(),
-        weights=None if state is not None else weights,
+    The first result's measurement has in it what is done once: sharing the weights, and compiling. None for the session
+    if nothing is secret.
+    """
+    session = _Session(program, engine, truncate, program.cost(), on_result)
+    if all(o.clear for o in program.bundle.manifest.outputs):  # the client computes it all
+        return [session.result(program.prepared(given, truncate), {}, None) for given in inputs], None
+    requests = session.requests(inputs)
+    if isinstance(inputs, Sequence):
+        requests = _with_first(requests)
+    here_whole = site is None and (state is None or program.bundle.provider is not None)
+    served = engine.run(
+        program.deployment(),
+        requests,
+        program.provider_weights() if here_whole else None,
         state=state,
         site=site,
         limits=limits,
         on_stage=progress or (lambda stage: None),
-        on_answer=answered,
+        on_answer=session.answered,
     )
-    first = replace(
-        served.measured[0],
-        provisioning_bytes=served.weights_bytes,
-        provisioning_seconds=served.weights_seconds,
-        compile_seconds=served.compile_seconds,
-    )
-    measured = (first, *served.measured[1:])
-    results = [
-        program.result(values, answer, own, notes)
-        for (values, notes), answer, own in zip(prepared, served.answers, measured, strict=True)
-    ]
-    return results, served
+    return session.results(served), served
 
 
-def check_weights(state: Path, weights: Int64) -> None:
-    """EngineError if the stored shares are of other weights than the provider's present ones."""
-    found = states.read_state(state, "provider")
-    if found.weights and found.weights != states.digest(weights.astype("<i8").tobytes()):
-        raise EngineError(
-            "the stored shares are of other weights than the program's",
-            where=str(state),
-            todo="provision again: mpcc provision",
+def _with_first(requests: Iterator[Request]) -> Iterator[Request]:
+    """The requests, with the first one made already: what is wrong with it is said before anything is started."""
+    first = next(requests, None)
+    if first is None:
+        raise EngineError("a session needs at least one request")
+    return chain([first], requests)
+
+
+@dataclass
+class _Session:
+    """Inputs on their way in, and results on their way out."""
+
+    program: Program
+    engine: Engine
+    truncate: bool
+    estimated: Cost
+    on_result: Callable[[Result], None] | None
+    prepared: list[Prepared] = field(default_factory=list)
+
+    def requests(self, inputs: Iterable[Mapping[str, object]]) -> Iterator[Request]:
+        """One request for each input, made when it is asked for."""
+        for given in inputs:
+            self.prepared.append(self.program.prepared(given, self.truncate))
+            yield self.prepared[-1].request
+
+    def answered(self, number: int, answer: Answer) -> None:
+        """Tell a result before it is known what it cost."""
+        if self.on_result is not None:
+            self.on_result(self.result(self.prepared[number], answer, None))
+
+    def results(self, served: Served) -> list[Result]:
+        """All results, with what each cost."""
+        first = replace(
+            served.measured[0],
+            provisioning_bytes=served.weights_bytes,
+            provisioning_seconds=served.weights_seconds,
+            compile_seconds=served.compile_seconds,
         )
+        measured = (first, *served.measured[1:])
+        rows = zip(self.prepared, served.answers, measured, strict=True)
+        return [self.result(prepared, answer, cost) for prepared, answer, cost in rows]
+
+    def result(self, prepared: Prepared, answer: Answer, measured: Measured | None) -> Result:
+        """A result: what the client computed in clear, and what it received."""
+        outputs = self.program.outputs(prepared, answer)
+        seconds = 0.0 if measured is None else measured.seconds
+        counted = measured if self.engine.exchanges else None
+        return Result(outputs, self.engine.name, seconds, counted, self.estimated, prepared.warnings)

@@ -27,6 +27,8 @@ from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.graph.text import parse_graph, print_graph
 from mpcc.inputs import random_inputs
 from mpcc.passes.graph.change_model import changes_in
+from mpcc.runtime.emulator import Emulator
+from mpcc.verify import verify
 
 if TYPE_CHECKING:
     from mpcc.program import Program
@@ -53,8 +55,6 @@ def with_weights(
         BundleError: the client's or the provider's part is not here.
         MpccError: the model computes something else, a public weight has changed, or a value does not fit the program.
     """
-    from mpcc.program import Program
-
     bundle = program.bundle
     if bundle.client is None or bundle.provider is None:
         raise BundleError("weights are exchanged where the program was compiled: a part of it is missing here")
@@ -66,7 +66,7 @@ def with_weights(
     if _meaning(parse_graph(print_graph(front.graph))) != _meaning(bundle.graph):
         raise MpccError("the model does not compute what the program does", todo=_AGAIN)
     _check_public(tensors_of({**bundle.client.tensors, **bundle.public}), front.tensors)
-    found = Program(replace(bundle, provider=_private(bundle, front.tensors)))
+    found = replace(program, bundle=replace(bundle, provider=_private(bundle, front.tensors)))
     if calibration:
         _check_ranges(found, calibration)
     return found
@@ -143,9 +143,7 @@ def _private(bundle: Bundle, tensors: Tensors) -> Arrays:
 
 def _check_ranges(program: Program, samples: Sequence[Mapping[str, object]]) -> None:
     """MpccError if a value inside the program leaves its declared bound on one of the samples."""
-    from mpcc.verify import verify
-
-    checked = verify(program, samples, engine="emulator", layers=True)
+    checked = verify(program, samples, engine=Emulator.name, layers=True)
     if over := [c for c in checked.layers.values() if not c.ratio <= 1.0]:
         raise MpccError(
             f"a value in {over[0].name or 'the model'} leaves the range that the program was compiled for", todo=_AGAIN

@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import difflib
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpcc.compiler.bundle.contents import Bundle, ClientPart
-from mpcc.compiler.bundle.streams import encoded, in_order, shared_inputs, stream
-from mpcc.compiler.bundle.write import save as save_bundle
+from mpcc.compiler.bundle.streams import shared_inputs, stream
+from mpcc.compiler.bundle.write import save
 from mpcc.compiler.cost import Cost, Network, Row, estimate
-from mpcc.compiler.errors import BundleError, EngineError, MpccError
-from mpcc.compiler.fixed import decode
+from mpcc.compiler.errors import BundleError, MpccError
 from mpcc.compiler.graph.visibility import why
+from mpcc.exchange import Progress, provision_program, run_session
 from mpcc.result import Result
+from mpcc.runtime.deployment import Deployment, deployment_of
+from mpcc.runtime.engine import Answer, Options, Provisioned, Request
+from mpcc.runtime.engines import DEFAULT, engine_named
+from mpcc.runtime.mp_spdz.emitted import client_stream, provider_stream
 
 if TYPE_CHECKING:
     import torch
 
-    from mpcc.runtime.engine import Measured, Provisioned
 
 Int64 = NDArray[np.int64]
-Engine = Literal["emulator", "mp-spdz", "spu"]
-ENGINES = ("mp-spdz", "spu", "emulator")
 KEYS = ("layer", "operation", "primitive")
-Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One input, as far as the client takes it alone: the values of its graph, its request, and warnings."""
+
+    values: Mapping[str, torch.Tensor]
+    request: Request
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Program:
     def run(
         self,
         inputs: Mapping[str, object],
-        engine: Engine = "mp-spdz",
+        engine: str = DEFAULT,
         *,
         seed: int = 0,
         truncation: str | None = None,
@@ -88,21 +96,8 @@ class Program:
             InputError: the inputs do not fit.
             EngineError: the engine is not there, or a party failed.
         """
-        if engine not in ENGINES:
-            raise MpccError(f"there is no engine {engine!r}", todo=f"engines: {', '.join(ENGINES)}")
-        if engine == "spu":
-            return self.run_many(
-                [inputs], engine="spu", truncate=truncate, spu_protocol=spu_protocol, progress=progress
-            )[0]
-        manifest = self.bundle.manifest
-        values, shared, notes = self._in_clear(inputs, truncate)
-        start = time.perf_counter()
-        if engine == "emulator":
-            integers, measured = self._emulate(shared, seed, truncation or manifest.truncation), None
-        else:
-            integers, measured = self._run_mp_spdz(shared, progress or (lambda name: None))
-        seconds = time.perf_counter() - start
-        return Result(self._outputs(values, integers), engine, seconds, measured, self.cost(), notes)
+        chosen = engine_named(engine, Options(spu_protocol, seed, truncation))
+        return run_session(self, [inputs], chosen, truncate=truncate, progress=progress)[0][0]
 
     def provision(self, state: str | Path, *, progress: Progress | None = None) -> Provisioned:
         """Share the private weights once, all parties on this machine, and store the shares below `state`.
@@ -112,9 +107,7 @@ class Program:
         Raises:
             EngineError: the engine is not there, or a party failed; what was stored before stays.
         """
-        from mpcc.exchange import provision_program
-
-        return provision_program(self, Path(state), progress=progress)
+        return provision_program(self, engine_named(DEFAULT), Path(state), progress=progress)
 
     def with_weights(
         self,
@@ -144,7 +137,7 @@ class Program:
         inputs: Iterable[Mapping[str, object]],
         state: str | Path | None = None,
         *,
-        engine: Engine = "mp-spdz",
+        engine: str = DEFAULT,
         spu_protocol: str = "aby3",
         truncate: bool = False,
         progress: Progress | None = None,
@@ -154,8 +147,8 @@ class Program:
 
         Args:
             inputs: as `run` takes them; an input is asked for when the one before is on its way.
-            state: what `provision` wrote (mp-spdz only); without, the weights are shared before the first inference.
-            engine: "mp-spdz" or "spu".
+            state: what `provision` wrote; without, the weights are shared before the first inference.
+            engine: as `run` takes it.
             spu_protocol: as `run` takes it.
             truncate: cut texts that are longer than the program was compiled for.
             progress: called with the name of each stage of the engine as it begins.
@@ -165,85 +158,71 @@ class Program:
             InputError: the inputs do not fit.
             EngineError: the engine is not there, the state is not this program's, or a party failed.
         """
-        if engine == "spu":
-            from mpcc.spu_exchange import run_spu_session
-
-            if state is not None:
-                raise MpccError("the spu engine has no stored shares: it shares the weights once a session")
-            return run_spu_session(
-                self, inputs, protocol=spu_protocol, truncate=truncate, progress=progress, on_result=on_result
-            )[0]
-        if engine != "mp-spdz":
-            raise MpccError(f"the engine {engine!r} has no sessions", todo="run the inputs one by one")
-        from mpcc.exchange import run_session
-
         return run_session(
             self,
             inputs,
-            Path(state) if state is not None else None,
+            engine_named(engine, Options(spu_protocol)),
+            state=Path(state) if state is not None else None,
             truncate=truncate,
             progress=progress,
             on_result=on_result,
         )[0]
 
-    def prepared(
-        self, inputs: Mapping[str, object], truncate: bool = False
-    ) -> tuple[dict[str, torch.Tensor], Int64, tuple[str, ...]]:
-        """The client's own part for one input: the values of its graph, what it shares, and warnings."""
-        values, shared, notes = self._in_clear(inputs, truncate)
-        return values, self._ordered(shared), notes
+    # ** what each owner has **
+    def deployment(self) -> Deployment:
+        """What every role of the program knows."""
+        return deployment_of(self.bundle)
 
-    def _in_clear(
-        self, inputs: Mapping[str, object], truncate: bool
-    ) -> tuple[dict[str, torch.Tensor], dict[str, Int64], tuple[str, ...]]:
+    def prepared(self, inputs: Mapping[str, object], truncate: bool = False) -> Prepared:
+        """The client's own part for one input. BundleError where its folder is not here; InputError."""
         from mpcc.clear import arrays_of, client_values
         from mpcc.inputs import prepare_inputs
 
         client = self._client()
         tensors = prepare_inputs(inputs, self.bundle.manifest.inputs, client.tokenizer_json, truncate=truncate)
         values = client_values(self.bundle, tensors)
-        shared, notes = shared_inputs(self.bundle.ring, arrays_of(values))
-        return values, shared, notes
+        arrays = arrays_of(values)
+        shared, notes = shared_inputs(self.bundle.ring, arrays)
+        return Prepared(values, Request(arrays, shared), notes)
 
-    def result(
-        self,
-        values: Mapping[str, torch.Tensor],
-        integers: Mapping[str, Int64],
-        measured: Measured | None,
-        notes: tuple[str, ...] = (),
-    ) -> Result:
-        """A result of the mp-spdz engine, from the client's values and what it received."""
-        seconds = 0.0 if measured is None else measured.seconds
-        return Result(self._outputs(values, integers), "mp-spdz", seconds, measured, self.cost(), notes)
-
-    def _outputs(self, values: Mapping[str, torch.Tensor], integers: Mapping[str, Int64]) -> dict[str, torch.Tensor]:
-        """All outputs as tensors: what the client computed in clear, and what it received."""
+    def outputs(self, prepared: Prepared, answer: Answer) -> dict[str, torch.Tensor]:
+        """All outputs by name: what the client computed in clear, and what it received."""
         from mpcc.clear import real_tensor
 
-        outputs: dict[str, torch.Tensor] = {}
-        for spec in self.bundle.manifest.outputs:
-            if spec.clear:
-                outputs[spec.name] = values[dict(self._client().graph.outputs)[spec.name]]
-            else:
-                reals = decode(integers[spec.name], spec.frac_bits).reshape(spec.shape)
-                outputs[spec.name] = real_tensor(reals)
-        return outputs
+        nodes = dict(self._client().graph.outputs)
+        return {
+            o.name: prepared.values[nodes[o.name]] if o.clear else real_tensor(answer[o.name])
+            for o in self.bundle.manifest.outputs
+        }
 
     def client_stream(self, inputs: Mapping[str, object], *, truncate: bool = False) -> Int64:
         """What the client feeds to its party after the public weights: ring elements in the program's order."""
-        return self.prepared(inputs, truncate)[1]
+        return client_stream(self.deployment(), self.prepared(inputs, truncate).request)
 
     def provider_stream(self) -> Int64:
         """The provider's private weights as ring elements, in the program's order."""
-        return stream(self.bundle.manifest.private_weights, self._provider())
+        return provider_stream(self.deployment(), self.provider_weights())
 
     def public_stream(self) -> Int64:
         """The public weights as ring elements: every party's stream starts with them."""
-        return stream(self.bundle.manifest.public_weights, self.bundle.public)
+        return stream(self.bundle.manifest.public_weights, self.deployment().public)
+
+    def provider_weights(self) -> Mapping[str, NDArray[Any]]:
+        """The provider's private weights by name. BundleError where its folder is not here."""
+        if self.bundle.provider is None:
+            raise BundleError(
+                "the bundle has no provider/ folder here", todo="only the provider has the private weights"
+            )
+        return self.bundle.provider
+
+    def _client(self) -> ClientPart:
+        if self.bundle.client is None:
+            raise BundleError("the bundle has no client/ folder here", todo="only the client can prepare inputs")
+        return self.bundle.client
 
     def save(self, path: str | Path) -> None:
         """Write `prog.mpc` and `prog.mpcc/`, both or neither."""
-        save_bundle(self.bundle, path)
+        save(self.bundle, path)
 
     def explain(self, node: str) -> list[str]:
         """Lines that say why a node is computed where it is, or why a tensor is public or private.
@@ -279,55 +258,6 @@ class Program:
         from mpcc.inspection import inspection
 
         return inspection(self, network)
-
-    # ** engines **
-    def _emulate(self, shared: Mapping[str, Int64], seed: int, truncation: str) -> dict[str, Int64]:
-        from mpcc.backends.emulator import run
-
-        if truncation not in ("probabilistic", "nearest"):
-            raise MpccError(f"unknown truncation {truncation!r}", todo="choose one of: probabilistic, nearest")
-        manifest = self.bundle.manifest
-        params = encoded(manifest.private_weights, self._provider())
-        params |= encoded(manifest.public_weights, self.bundle.public)
-        mode: Literal["probabilistic", "nearest"] = "nearest" if truncation == "nearest" else "probabilistic"
-        return run(self.bundle.ring, shared, params, truncation=mode, seed=seed).outputs
-
-    def _run_mp_spdz(self, shared: Mapping[str, Int64], progress: Progress) -> tuple[dict[str, Int64], Measured | None]:
-        try:
-            from mpcc.backends.mp_spdz.dialects import check_source
-            from mpcc.runtime.engine import Job
-            from mpcc.runtime.mp_spdz.build import run_job
-        except ImportError as error:
-            raise EngineError(f"the mp-spdz engine is not installed: {error}") from None
-        specs = [o for o in self.bundle.manifest.outputs if not o.clear]
-        if not specs:  # nothing secret is left: the client has computed it all
-            return {}, None
-        check_source(self.bundle.source, self.protocol)
-        job = Job(
-            source=self.bundle.source,
-            protocol=self.protocol,
-            public_stream=self.public_stream(),
-            provider_stream=self.provider_stream(),
-            client_stream=self._ordered(shared),
-            outputs=tuple((o.name, int(np.prod(o.shape, dtype=np.int64))) for o in specs),
-        )
-        result = run_job(job, on_stage=progress)
-        return dict(result.outputs), result.measured
-
-    def _ordered(self, shared: Mapping[str, Int64]) -> Int64:
-        return in_order(self.bundle.manifest.client_order, shared)
-
-    def _client(self) -> ClientPart:
-        if self.bundle.client is None:
-            raise BundleError("the bundle has no client/ folder here", todo="only the client can prepare inputs")
-        return self.bundle.client
-
-    def _provider(self) -> Mapping[str, NDArray[Any]]:
-        if self.bundle.provider is None:
-            raise BundleError(
-                "the bundle has no provider/ folder here", todo="only the provider has the private weights"
-            )
-        return self.bundle.provider
 
 
 # ** costs **

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mpcc.compiler.bundle.files import path_pair
-from mpcc.compiler.errors import BundleError, UnsupportedError
+from mpcc.compiler.errors import BundleError
 
 SHARED = ("manifest.json", "graph.ir", "ring.ir", "mpc.ir", "public")
 OWN = {"client": ("client",), "provider": ("provider",)}
@@ -17,8 +17,8 @@ OWN = {"client": ("client",), "provider": ("provider",)}
 def split_program(program: Path, out: Path, roles: Sequence[str]) -> list[Path]:
     """Write out/<role>/prog.mpc with its bundle for each role; the new programs' paths.
 
-    What everybody may know goes to all: the source, the manifest, the IRs, the public weights that MPC uses and the
-    program for SPU. What the client computes in clear, with its public weights and tokenizer, goes to the client; the
+    What everybody may know goes to all: the source, the manifest, the IRs, and the public weights that MPC uses.
+    What the client computes in clear, with its public weights and tokenizer, goes to the client; the
     private weights to the provider (folder 0700, files 0600).
 
     Raises:
@@ -28,26 +28,11 @@ def split_program(program: Path, out: Path, roles: Sequence[str]) -> list[Path]:
     for role in roles:
         if (out / role).exists() and any((out / role).iterdir()):
             raise BundleError("the folder is not empty", where=str(out / role), todo="choose another one with -o")
-    extra = _spu_files(source)
-    return [_part(source, bundle, out / role, role, extra) for role in roles]
+    return [_part(source, bundle, out / role, role) for role in roles]
 
 
-def _spu_files(source: Path) -> dict[str, str]:
-    """What the spu engine needs, by name; nothing where it cannot run the program."""
-    from mpcc.compiler.bundle.read import load
-    from mpcc.runtime.spu.part import spu_files
-    from mpcc.spu_exchange import program_of
-
-    loaded = load(source, ())
-    try:
-        code = program_of(loaded)
-    except UnsupportedError:
-        code = None
-    return {} if code is None else spu_files(code, source.read_bytes())
-
-
-def _part(source: Path, bundle: Path, folder: Path, role: str, extra: Mapping[str, str]) -> Path:
-    """One role's folder: complete, or not there; `extra` are more files of its bundle."""
+def _part(source: Path, bundle: Path, folder: Path, role: str) -> Path:
+    """One role's folder: complete, or not there."""
     staged = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
         staged.mkdir(mode=0o700, parents=True)
@@ -56,9 +41,6 @@ def _part(source: Path, bundle: Path, folder: Path, role: str, extra: Mapping[st
         target.mkdir()
         for name in (*SHARED, *OWN.get(role, ())):
             _copy(bundle / name, target / name, secret=name == "provider")
-        for name, content in extra.items():
-            (target / name).parent.mkdir(exist_ok=True)
-            (target / name).write_text(content, "utf-8")
         if folder.exists():
             folder.rmdir()
         staged.rename(folder)

@@ -9,25 +9,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mpcc.backends.emulator import EmulatorResult
-from mpcc.backends.emulator import run as emulate
-from mpcc.clear import arrays_of, client_values, tensors_of
+from mpcc.clear import client_values, tensors_of
 from mpcc.compiler.bundle.manifest import MASK_INPUT
-from mpcc.compiler.bundle.streams import encoded, shared_inputs
 from mpcc.compiler.errors import BundleError, MpccError
-from mpcc.compiler.fixed import decode
 from mpcc.compiler.graph.interpret import run_graph
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.ring.ir import RingNode
 from mpcc.inputs import prepare_inputs, random_inputs
 from mpcc.passes.graph.roll_layers import roll_layers
-from mpcc.program import Engine, Program, Progress
+from mpcc.runtime.emulator import Emulator
+from mpcc.runtime.engines import DEFAULT, engine_class
+
+if TYPE_CHECKING:
+    from mpcc.exchange import Progress
+    from mpcc.program import Prepared, Program
 
 TOLERANCE = 0.02
 Tensors = Mapping[str, torch.Tensor]
@@ -141,7 +143,7 @@ def verify(
     program: Program,
     samples: Sequence[Mapping[str, object]],
     *,
-    engine: Engine = "mp-spdz",
+    engine: str = DEFAULT,
     tolerance: float = TOLERANCE,
     layers: bool = False,
     model: ModelReference | None = None,
@@ -165,7 +167,7 @@ def verify(
     report = progress or (lambda name: None)
     if not samples:
         raise MpccError("there is nothing to verify with", todo="give at least one sample")
-    if layers and engine != "emulator":
+    if layers and not engine_class(engine).traces:
         raise MpccError("only the emulator can compare layers", todo="add --engine emulator, or leave out --layers")
     if not tolerance >= 0:
         raise MpccError(f"the tolerance {tolerance} is not a number from 0 on")
@@ -175,12 +177,13 @@ def verify(
         report("run")
         tensors = prepare_inputs(sample, program.bundle.manifest.inputs, inside.tokenizer, truncate=truncate)
         wanted = inside.reference(tensors)
-        if engine == "emulator":
-            got, run = inside.emulated(tensors, seed + i, result.warnings)
-            if layers:
-                inside.compare_layers(result, wanted, run)
+        if layers:
+            prepared = program.prepared(sample, truncate)
+            result.warnings.extend(prepared.warnings)
+            got, run = inside.emulated(prepared, seed + i)
+            inside.compare_layers(result, wanted, run)
         else:
-            ran = program.run(sample, engine, truncate=truncate, progress=progress)
+            ran = program.run(sample, engine, seed=seed + i, truncate=truncate, progress=progress)
             result.warnings.extend(ran.warnings)
             got = {name: _float64(t) for name, t in ran.outputs.items()}
         outputs = inside.outputs(wanted) if model is None else model.outputs(tensors)
@@ -210,12 +213,13 @@ class _Inside:
         if bundle.client is None or bundle.provider is None:
             missing = "client" if bundle.client is None else "provider"
             raise BundleError(f"the bundle has no {missing}/ folder here", todo="verify where the program was compiled")
+        if bundle.mpc is None:
+            raise BundleError("the bundle has no mpc.ir here", todo="verify where the program was compiled")
         self.program, self.client, self.unrolled = program, bundle.client, bundle.mpc
         self.tokenizer = self.client.tokenizer_json
         self.layers = layers
         self.mpc = roll_layers(bundle.mpc)
-        self.arrays = {**bundle.public, **bundle.provider}
-        self.weights = tensors_of(self.arrays)
+        self.weights = tensors_of({**bundle.public, **bundle.provider})
         self.ring = {node.name: node for node, _ in bundle.ring.walk()}
         self.twins = dict(_twins(self.mpc))
 
@@ -230,24 +234,11 @@ class _Inside:
         nodes = dict(self.client.graph.outputs) | dict(self.mpc.outputs)
         return {o.name: values[nodes[o.name]] for o in self.program.bundle.manifest.outputs}
 
-    def emulated(self, tensors: Tensors, seed: int, notes: list[str]) -> tuple[dict[str, Float64], EmulatorResult]:
+    def emulated(self, prepared: Prepared, seed: int) -> tuple[dict[str, Float64], EmulatorResult]:
         """The outputs as reals, and everything that the emulator observed."""
-        manifest, ring = self.program.bundle.manifest, self.program.bundle.ring
-        values = client_values(self.program.bundle, tensors)
-        shared, found = shared_inputs(ring, arrays_of(values))
-        notes.extend(found)
-        placed = (*manifest.private_weights, *manifest.public_weights)
-        params = encoded(placed, self.arrays)
-        mode: Literal["nearest", "probabilistic"] = "nearest" if manifest.truncation == "nearest" else "probabilistic"
-        run = emulate(ring, shared, params, truncation=mode, seed=seed, trace=self.layers)
-        nodes = dict(self.client.graph.outputs)
-        outputs = {
-            o.name: _float64(values[nodes[o.name]])
-            if o.clear
-            else decode(run.outputs[o.name], o.frac_bits).reshape(o.shape)
-            for o in manifest.outputs
-        }
-        return outputs, run
+        program = self.program
+        answer, run = Emulator(seed).observed(program.deployment(), prepared.request, program.provider_weights())
+        return {name: _float64(t) for name, t in program.outputs(prepared, answer).items()}, run
 
     def compare_layers(self, result: Verification, wanted: Tensors, run: EmulatorResult) -> None:
         """Note errors and ranges of one run, by layer."""

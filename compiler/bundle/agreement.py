@@ -10,8 +10,9 @@ from mpcc.compiler.bundle.contents import GRAPH, MANIFEST, MPC, RING, WEIGHTS, A
 from mpcc.compiler.bundle.manifest import COPY_AGAIN, Manifest, Placed
 from mpcc.compiler.cost import PROTOCOLS
 from mpcc.compiler.errors import BundleError
-from mpcc.compiler.graph.ir import Graph, TensorType
+from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.ring.ir import RingGraph
+from mpcc.compiler.types import TensorType
 
 LARGEST_VALUE = 2**40  # elements of one tensor: a billion times what is computed inside MPC in an hour
 _ROLES = ("client", "public")

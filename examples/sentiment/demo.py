@@ -25,8 +25,9 @@ from examples.sentiment.data import SEQUENCE_LENGTH, base_folder
 from examples.sentiment.reviews import CALIBRATION_FILE, LABELS_FILE, REVIEWS_FILE, write_all
 from mpcc.compiler.errors import MpccError
 from mpcc.engine_choice import choose_engine
-from mpcc.report.program import size
 from mpcc.runtime.engine import Measured
+from mpcc.runtime.engines import engine_class
+from mpcc.sizes import size
 
 Review = dict[str, list[list[int]]]
 TOLERANCE = 0.02
@@ -100,13 +101,13 @@ def run_secure(program: mpcc.Program, compared: Comparison, reviews: list[Review
     except MpccError as error:
         console.print(f"no secure run: {error.what}", markup=False)
         return True
-    console.print(f"\nsecure engine: {engine} ({why})", markup=False)
+    console.print(f"\nsecure engine: {engine.name} ({why})", markup=False)
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(f"{engine}, {len(reviews)} reviews", total=len(reviews))
-        results = program.run_many(reviews, engine=engine, on_result=lambda result: progress.advance(task))
+        task = progress.add_task(f"{engine.name}, {len(reviews)} reviews", total=len(reviews))
+        results = program.run_many(reviews, engine=engine.name, on_result=lambda result: progress.advance(task))
     for review, result in zip(reviews, results, strict=True):
         compared.add(review, result.outputs["logits"])
-    console.print(compared.table(out, f"Three parties, engine {engine}"))
+    console.print(compared.table(out, f"Three parties, engine {engine.name}"))
     console.print(f"\nthree parties: {compared.summary()}")
     for line in costs([r.measured for r in results if r.measured is not None]):
         console.print(line, highlight=False)
@@ -120,7 +121,7 @@ def costs(measured: list[Measured]) -> list[str]:
     around = sum(m.input_bytes for m in measured) / count
     rounds = sum(m.rounds for m in measured) / count
     seconds = sum(m.seconds for m in measured) / count
-    word = "messages" if once.engine == "spu" else "rounds"
+    word = engine_class(once.engine).exchanges
     return [
         f"per inference: {size(sent)} sent by all parties in {rounds:,.0f} {word}, {seconds:.2f} s; "
         f"{size(around)} for input and output",

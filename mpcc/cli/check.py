@@ -14,7 +14,7 @@ from mpcc.cli.console import note, stages, terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mpcc.doctor import Line
+    from mpcc.runtime.engine import Finding
     from mpcc.verify import Verification
 
 FAILED = 1
@@ -44,7 +44,7 @@ def verify_command(
 
     chosen, why = choose_engine(engine)
     if why:
-        note(f"engine {chosen}: {why}")
+        note(f"engine {chosen.name}: {why}")
     reference = None
     if model is not None:
         reference = ModelReference(loaded, str(model), base=str(base) if base else None, allow_pickle=allow_pickle)
@@ -52,7 +52,7 @@ def verify_command(
         result = verify(
             loaded,
             given,
-            engine=chosen,
+            engine=chosen.name,
             tolerance=tolerance,
             layers=layers,
             model=reference,
@@ -72,10 +72,10 @@ def verify_command(
 
 def show_verification(console: Console, result: Verification) -> None:
     """Errors by output and, where compared, by layer; the verdict last."""
-    from mpcc.report.program import _add, _table
+    from mpcc.report.tables import add, table_of
 
     against = "the original model" if result.reference == "model" else "its float model"
-    table = _table(
+    table = table_of(
         f"{result.engine} against {against}, {result.samples} samples",
         "output",
         "max error",
@@ -85,13 +85,13 @@ def show_verification(console: Console, result: Verification) -> None:
     )
     for o in result.outputs.values():
         same = f"{o.same_labels} of {o.rows}" if o.rows else ""
-        _add(table, o.name, f"{o.largest:.2e}", f"{o.mean:.2e}", f"{o.magnitude:.3g}", same)
+        add(table, o.name, f"{o.largest:.2e}", f"{o.mean:.2e}", f"{o.magnitude:.3g}", same)
     console.print(table)
     if result.layers:
-        inner = _table("By layer", "layer", "max error", "mean error", "largest value", "worst", "bound used", "by")
+        inner = table_of("By layer", "layer", "max error", "mean error", "largest value", "worst", "bound used", "by")
         for c in result.layers.values():
             used = f"{100 * c.ratio:.0f} %{' !' if c.ratio > 1 else ''}"
-            _add(
+            add(
                 inner,
                 c.name or "(the model itself)",
                 f"{c.largest:.2e}",
@@ -114,7 +114,8 @@ def doctor_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error comes from.")] = False,
 ) -> None:
-    """Say what is missing on this machine and what to do about it; exit code 1 if a check failed."""
+    """Say what is missing on this machine and what to do about it; exit code 1 if no secure engine is ready, or another
+    check failed."""
     loaded = files.load(program) if program is not None else None
     from mpcc.doctor import examine
 
@@ -128,7 +129,7 @@ def doctor_command(
         raise typer.Exit(FAILED)
 
 
-def show_lines(console: Console, lines: list[Line]) -> None:
+def show_lines(console: Console, lines: list[Finding]) -> None:
     """One line per check, and below it what to do."""
     from rich.text import Text
 

@@ -134,7 +134,7 @@ def _signature() -> inspect.Signature:
 
 def _summary(program: Program, out: Path) -> None:
     from mpcc.inspection import operations
-    from mpcc.report.program import size
+    from mpcc.sizes import size
 
     cost, counts = program.cost(), operations(program)
     public = sum(e.visibility == "public" for e in program.bundle.manifest.evidence)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,13 +20,12 @@ from mpcc.cli.options import JsonFlag, ProgramPath, StateOption, TracebackFlag
 from mpcc.compiler.errors import MpccError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from numpy.typing import NDArray
 
-    from mpcc.compiler.cost import Cost
     from mpcc.program import Program
-    from mpcc.runtime.engine import Deployment, Provisioned, Served
-    from mpcc.runtime.mp_spdz.session import Site
+    from mpcc.runtime.engine import Engine
     from mpcc.runtime.parties.processes import Limits
+    from mpcc.runtime.parties.site import Site
 
 _STAGES = 3
 
@@ -47,23 +48,22 @@ def provision(
 ) -> None:
     """Share the private weights once and store the shares (mp-spdz); all parties on this machine."""
     from mpcc.engine_choice import check_provisioning
-    from mpcc.exchange import default_state
-    from mpcc.loading import load
+    from mpcc.exchange import default_state, provision_program
     from mpcc.report.session import show_provisioned
 
     if model is None and (base is not None or calibration is not None):
         raise MpccError("--base and --calibration go with --model", todo="name the new fine-tune with --model")
-    check_provisioning(engine)
+    chosen = check_provisioning(engine)
     target = state or default_state(program)
     with stages(_STAGES, silent=as_json) as stage:
-        loaded = load(program)
+        loaded = files.load(program)
         if model is not None:
             samples = files.read_inputs(calibration) if calibration is not None else []
             if not samples:
                 note("the new weights' ranges are not checked: give --calibration, or see mpcc verify --layers")
             loaded = loaded.with_weights(model, base=base, calibration=samples, allow_pickle=allow_pickle)
             loaded.save(program)
-        done = loaded.provision(target, progress=stage)
+        done = provision_program(loaded, chosen, target, progress=stage)
     if split_into is not None:
         split(program, split_into)
     if as_json:
@@ -78,12 +78,12 @@ def split(
     traceback: TracebackFlag = False,
 ) -> None:
     """Write one folder for each role, holding only its own part of the program."""
-    from mpcc.compiler.bundle.role_part import program_path, read_deployment
-    from mpcc.runtime.mp_spdz.home import setup_of
+    from mpcc.loading import load
+    from mpcc.runtime.engines import DEFAULT, engine_named
     from mpcc.split import split_program
 
-    protocol = read_deployment(program_path(program)).protocol
-    for path in split_program(program, out, setup_of(protocol).roles):
+    shared = load(program, ())
+    for path in split_program(program, out, engine_named(DEFAULT).roles(shared.protocol)):
         terminal().print(f"wrote {path}", markup=False)
 
 
@@ -129,183 +129,117 @@ def party(
     traceback: TracebackFlag = False,
 ) -> None:
     """Run one role. All roles start within --wait seconds, all with --provision, all with --state, or all without."""
-    from mpcc.compiler.bundle.role_part import program_path, read_deployment
+    from mpcc.compiler.bundle.contents import ROLES as OWNERS
+    from mpcc.compiler.bundle.files import path_pair
+    from mpcc.loading import load
+    from mpcc.runtime.engine import Options
+    from mpcc.runtime.engines import engine_named
     from mpcc.runtime.parties.hosts import site_of
     from mpcc.runtime.parties.processes import Limits
 
-    source = program_path(program)
+    source, _ = path_pair(program)
     if (role == "client" and not provision_only) != (input_file is not None):
         raise MpccError("the client needs --input, and nobody else does")
-    if engine != "mp-spdz":
-        _spu_party(
-            source,
-            role,
-            hosts,
-            engine,
-            spu_protocol,
-            Limits(wait, idle),
-            input_file,
-            truncate,
-            as_json,
-            stores=provision_only or state is not None,
+    chosen = engine_named(engine, Options(spu_protocol))
+    if not chosen.has_parties:
+        raise chosen.no_parties()
+    if (provision_only or state is not None) and not chosen.stores_shares:
+        raise chosen.nothing_stored()
+    loaded = load(source, {role} & set(OWNERS))
+    roles = chosen.roles(loaded.protocol)
+    if role not in roles:
+        raise MpccError(
+            f"{chosen.protocol(loaded.protocol)} has no role {role!r}", todo=f"its roles: {', '.join(roles)}"
         )
-        return
-    shared = read_deployment(source)
-    site, limits = site_of(hosts, role, shared.protocol), Limits(wait, idle)
+    chosen.check()
+    task = _Task(source, loaded, role, chosen, site_of(hosts, role, roles), Limits(wait, idle), state, as_json)
     if provision_only:
-        _provision_party(source, role, shared, site, limits, state, as_json)
+        _provision(task)
     elif input_file is not None:
-        _client(source, input_file, site, limits, state, truncate, as_json)
+        _ask(task, input_file, truncate)
     else:
-        _serve_party(source, role, shared, site, limits, state, as_json)
+        _serve(task)
 
 
-def _spu_party(
-    source: Path,
-    role: str,
-    hosts: Path,
-    engine: str,
-    protocol: str,
-    limits: Limits,
-    input_file: Path | None,
-    truncate: bool,
-    as_json: bool,
-    *,
-    stores: bool,
-) -> None:
-    """A role on the spu engine, which stores no shares."""
-    from mpcc.cli import spu as spu_commands
-    from mpcc.runtime.spu.protocols import NAME
+@dataclass(frozen=True)
+class _Task:
+    """What a role on its own host is to do, and with what."""
 
-    if engine != NAME:
-        raise MpccError(f"the engine {engine!r} has no parties", todo="engines with parties: mp-spdz, spu")
-    if stores:
-        raise MpccError(spu_commands.NOTHING_STORED, todo="leave out --provision and --state")
-    spoken = str(input_file) == "-"
-    samples = None if input_file is None else files.spoken_lines() if spoken else files.read_inputs(input_file)
-    spu_commands.party(source, role, hosts, protocol, limits, truncate, as_json, samples, spoken)
+    source: Path
+    program: Program
+    role: str
+    engine: Engine
+    site: Site
+    limits: Limits
+    state: Path | None
+    as_json: bool
+
+    @property
+    def weights(self) -> Mapping[str, NDArray[Any]] | None:
+        """The provider's weights, where this is the provider and they are needed."""
+        return self.program.provider_weights() if self.role == "provider" else None
 
 
-def _provision_party(
-    source: Path, role: str, shared: Deployment, site: Site, limits: Limits, state: Path | None, as_json: bool
-) -> None:
-    from mpcc.compiler.bundle.role_part import read_weights
+def _provision(task: _Task) -> None:
+    """Share the weights with the others, and store this role's shares."""
+    from mpcc.exchange import default_state
     from mpcc.report.session import show_provisioned
-    from mpcc.runtime.mp_spdz.session import provision as share
 
-    weights = read_weights(source) if role == "provider" else None
-    target = state or source.with_suffix(".state")
-    with stages(_STAGES, silent=as_json) as stage:
-        done: Provisioned = share(shared, weights, target, site, limits=limits, on_stage=stage)
-    if as_json:
-        print(json.dumps(vars(done) | {"state": str(target), "role": role}, indent=1))
+    target = task.state or default_state(task.source)
+    with stages(_STAGES, silent=task.as_json) as stage:
+        done = task.engine.provision(
+            task.program.deployment(),
+            task.weights,
+            target,
+            site=task.site,
+            limits=task.limits,
+            on_stage=stage,
+        )
+    if task.as_json:
+        print(json.dumps(vars(done) | {"state": str(target), "role": task.role}, indent=1))
     else:
         show_provisioned(terminal(), done, str(target))
 
 
-def _serve_party(
-    source: Path, role: str, shared: Deployment, site: Site, limits: Limits, state: Path | None, as_json: bool
-) -> None:
-    from mpcc.compiler.bundle.role_part import read_weights
-    from mpcc.runtime.mp_spdz.session import serve
+def _serve(task: _Task) -> None:
+    """Take part as provider or helper until the client has no more requests."""
+    from mpcc.report.session import session_json, show_session
 
-    weights = read_weights(source) if role == "provider" and state is None else None
-    with stages(_STAGES, silent=as_json) as stage:
-        served = serve(shared, None, weights=weights, state=state, site=site, limits=limits, on_stage=stage)
-    _tell(served, _estimate(source), role, state is not None, as_json)
+    with stages(_STAGES, silent=task.as_json) as stage:
+        served = task.engine.serve(
+            task.program.deployment(),
+            task.weights if task.state is None else None,
+            task.site,
+            state=task.state,
+            limits=task.limits,
+            on_stage=stage,
+        )
+    if task.as_json:
+        print(json.dumps(session_json(served, task.program.cost(), task.role), indent=1))
+    else:
+        show_session(terminal(), served, task.program.cost())
 
 
-def _client(
-    source: Path, input_file: Path, site: Site, limits: Limits, state: Path | None, truncate: bool, as_json: bool
-) -> None:
+def _ask(task: _Task, input_file: Path, truncate: bool) -> None:
     """The client: prepares its inputs, and is the only one to print outputs."""
+    from mpcc.cli.answers import show_client, speaker, tell_warnings
+    from mpcc.exchange import run_session
 
     spoken = str(input_file) == "-"
     samples = files.spoken_lines() if spoken else files.read_inputs(input_file)
-    from mpcc.exchange import run_session
-    from mpcc.loading import load
-    from mpcc.report.program import result_json, show_outputs
-    from mpcc.report.session import session_json
-    from mpcc.result import Result
-
-    program = load(source, {"client"})
-    labels = program.bundle.manifest.labels
-
-    def told(result: Result) -> None:
-        outputs = result_json(result, labels)
-        print(json.dumps({name: outputs[name] for name in ("outputs", "labels")}), flush=True)
-
-    with stages(_STAGES, silent=as_json or spoken) as stage:
+    with stages(_STAGES, silent=task.as_json or spoken) as stage:
         results, served = run_session(
-            program,
+            task.program,
             samples,
-            state,
-            site=site,
+            task.engine,
+            state=task.state,
+            site=task.site,
             truncate=truncate,
+            limits=task.limits,
             progress=stage,
-            on_result=told if spoken else None,
-            limits=limits,
+            on_result=speaker(task.program) if spoken else None,
         )
-    for warning in dict.fromkeys(n for r in results for n in r.warnings):
-        note(warning)
     if spoken:
-        return
-    if as_json:
-        answers = [result_json(r, labels) for r in results]
-        session = session_json(served, program.cost(), "client") if served is not None else {}
-        print(json.dumps(session | {"answers": answers}, indent=1))
-        return
-    for result in results:
-        show_outputs(terminal(), result, labels)
-    if served is not None:
-        _tell(served, program.cost(), "client", state is not None, False)
-
-
-def run_here(
-    program: Program,
-    samples: Sequence[Mapping[str, object]],
-    state: Path | None,
-    truncate: bool,
-    as_json: bool,
-    joined: int | None = None,
-) -> None:
-    """`mpcc run` in one session of all parties on this machine, with stored shares if `state` says where.
-
-    `joined`: how many inputs the samples stand for, if several of these share an inference.
-    """
-    from mpcc.batches import parted
-    from mpcc.exchange import run_session
-    from mpcc.report.program import result_json, show_outputs
-
-    if state is not None:
-        note(f"using the shares in {state}: no weight is sent")
-    with stages(_STAGES, silent=as_json) as stage:
-        results, served = run_session(program, samples, state, truncate=truncate, progress=stage)
-    results = results if joined is None else parted(results, joined)
-    for warning in dict.fromkeys(n for r in results for n in r.warnings):
-        note(warning)
-    labels = program.bundle.manifest.labels
-    if as_json:
-        printed = [result_json(r, labels) for r in results]
-        print(json.dumps(printed[0] if len(printed) == 1 else printed, indent=1))
-        return
-    for result in results:
-        show_outputs(terminal(), result, labels)
-    if served is not None:
-        _tell(served, program.cost(), "", state is not None, False)
-
-
-def _tell(served: Served, cost: Cost, role: str, stored: bool, as_json: bool) -> None:
-    from mpcc.report.session import session_json, show_session
-
-    if as_json:
-        print(json.dumps(session_json(served, cost, role), indent=1))
+        tell_warnings(results)
     else:
-        show_session(terminal(), served, cost, stored)
-
-
-def _estimate(source: Path) -> Cost:
-    """The estimate from the shared files alone."""
-    from mpcc.loading import load
-
-    return load(source, ()).cost()
+        show_client(task.program, results, served, as_json=task.as_json)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpcc.cli import deploy, files
-from mpcc.cli.console import note, stages, terminal
+from mpcc.cli import files
+from mpcc.cli.console import note, stages
 from mpcc.cli.options import JsonFlag, ProgramPath, TracebackFlag
-from mpcc.compiler.errors import MpccError
-from mpcc.engine_choice import choose_engine
 
-RUN_STAGES = 4
+if TYPE_CHECKING:
+    from mpcc.runtime.engine import Engine
+
+_STAGES = 3
 
 
 def run(
@@ -34,55 +34,42 @@ def run(
     traceback: TracebackFlag = False,
 ) -> None:
     """Run a program, all parties on this machine; several inputs in one session."""
+    from mpcc.cli.answers import show_answers
+    from mpcc.engine_choice import choose_engine
+    from mpcc.exchange import run_session
+    from mpcc.runtime.engine import Options
+
     samples = files.read_inputs(input_file)
     loaded = files.load(program)
-    chosen, why = choose_engine(engine)
-    joined = None if batch is None else len(samples)
+    chosen, why = choose_engine(engine, Options(spu_protocol, seed))
+    stored = _stored(program, state, chosen)
+    count = len(samples)
     if batch is not None:
-        if chosen == "spu":
-            raise MpccError("the spu engine takes no --batch", todo="write whole batches into the input file")
-        from mpcc.batches import joined as join
+        from mpcc.batches import joined
 
-        samples = [*join(loaded, samples, batch, truncate)]
+        samples = [*joined(loaded, samples, batch, truncate)]
     if why:
-        note(f"engine {chosen}: {why}")
-    if chosen == "emulator":
-        note("the emulator computes in clear and protects nothing")
-    if chosen == "mp-spdz" and ((stored := _stored(program, state)) is not None or len(samples) > 1):
-        deploy.run_here(loaded, samples, stored, truncate, as_json, joined)
-        return
-    if chosen == "spu":
-        from mpcc.cli import spu as spu_commands
-
-        if state is not None:
-            raise MpccError(spu_commands.NOTHING_STORED, todo="leave out --state")
-        spu_commands.run_here(loaded, samples, spu_protocol, truncate, as_json)
-        return
-    from mpcc.report.program import result_json, show_result
-
-    labels = loaded.bundle.manifest.labels
-    results = []
-    with stages(RUN_STAGES * len(samples), silent=as_json) as stage:
-        for sample in samples:
-            stage("run")
-            results.append(loaded.run(sample, chosen, seed=seed, truncate=truncate, progress=stage))
-    if joined is not None:
+        note(f"engine {chosen.name}: {why}")
+    if not chosen.secure:
+        note(f"the {chosen.name} computes in clear and protects nothing")
+    if stored is not None:
+        note(f"using the shares in {stored}: no weight is sent")
+    with stages(_STAGES, silent=as_json) as stage:
+        results, served = run_session(loaded, samples, chosen, state=stored, truncate=truncate, progress=stage)
+    if batch is not None:
         from mpcc.batches import parted
 
-        results = parted(results, joined)
-    for warning in dict.fromkeys(n for r in results for n in r.warnings):
-        note(warning)
-    if as_json:
-        printed = [result_json(r, labels) for r in results]
-        print(json.dumps(printed[0] if len(printed) == 1 else printed, indent=1))
-        return
-    for result in results:
-        show_result(terminal(), result, labels)
+        results = parted(results, count)
+    show_answers(loaded, results, served, as_json=as_json, alone=len(samples) == 1 and stored is None)
 
 
-def _stored(program: Path, state: Path | None) -> Path | None:
+def _stored(program: Path, state: Path | None, engine: Engine) -> Path | None:
     """Where the stored shares are: as told, or where `mpcc provision` puts them; None if there are none."""
-    if state is not None:
-        return state
-    usual = program.with_suffix(".state")
-    return usual if usual.is_dir() else None
+    from mpcc.exchange import default_state
+
+    if state is None:
+        usual = default_state(program)
+        return usual if engine.stores_shares and usual.is_dir() else None
+    if not engine.stores_shares:
+        raise engine.nothing_stored()
+    return state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,52 +13,14 @@ from rich.table import Table
 from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.compiler.cost import PROTOCOLS
 from mpcc.inspection import groups, operations, roles, sentence, shared_tensors
+from mpcc.report.tables import add, table_of
+from mpcc.sizes import size
 
 if TYPE_CHECKING:
-    import torch
-
     from mpcc.compiler.bundle.manifest import Manifest
     from mpcc.compiler.cost import Cost, Network
     from mpcc.compiler.findings import Applied, LowRank, Saving
     from mpcc.program import Program
-    from mpcc.result import Result
-
-_SHOWN_LABELS = 24
-
-
-def size(number: float | None) -> str:
-    """Bytes for people: 1.2 kB, 3.4 MB."""
-    if number is None:
-        return "unknown"
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= scale:
-            return f"{number / scale:.1f} {unit}"
-    return f"{number:.0f} B"
-
-
-def _table(title: str, *columns: str) -> Table:
-    """Numbers stand right: every column whose name is among the known numeric ones."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    numeric = {
-        "tensors",
-        "bytes",
-        "MB",
-        "count",
-        "elements",
-        "rounds",
-        "operations",
-        "estimated",
-        "measured",
-        "seconds",
-        "source",
-    }
-    for column in columns:
-        table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
-    return table
-
-
-def _add(table: Table, *cells: object) -> None:
-    table.add_row(*(escape(str(c)) for c in cells))
 
 
 # ** inspect **
@@ -97,10 +59,10 @@ def show_program(console: Console, program: Program, network: str | Network | No
 
 
 def _signature(program: Program) -> Table:
-    table = _table("Inputs and outputs", "name", "shape", "of")
+    table = table_of("Inputs and outputs", "name", "shape", "of")
     for spec in program.bundle.manifest.inputs:
         ids = f", ids 0 to {spec.highest}" if spec.highest is not None else ""
-        _add(
+        add(
             table,
             spec.name,
             list(spec.shape),
@@ -108,23 +70,23 @@ def _signature(program: Program) -> Table:
         )
     for output in program.bundle.manifest.outputs:
         how = "computed by the client alone" if output.clear else "revealed to the client"
-        _add(table, output.name, list(output.shape), f"output, {how}")
+        add(table, output.name, list(output.shape), f"output, {how}")
     return table
 
 
 def _evidence(program: Program) -> Table:
-    table = _table("Weights and the evidence", "layers", "visibility", "tensors", "bytes", "because")
+    table = table_of("Weights and the evidence", "layers", "visibility", "tensors", "bytes", "because")
     evidence = program.bundle.manifest.evidence
     for group in groups(evidence):
-        _add(table, group.layers, group.visibility, group.tensors, size(group.bytes), group.reason)
+        add(table, group.layers, group.visibility, group.tensors, size(group.bytes), group.reason)
     for word, visibility in (("public", "public"), ("private", "provider")):
         chosen = [e for e in evidence if e.visibility == visibility]
-        _add(table, "all", word, len(chosen), size(sum(e.bytes for e in chosen)), "")
+        add(table, "all", word, len(chosen), size(sum(e.bytes for e in chosen)), "")
     return table
 
 
 def _low_rank(found: Iterable[LowRank]) -> Table:
-    table = _table(
+    table = table_of(
         "Recovered low-rank updates: the base's weight and an adapter stand in for the weight",
         "weight",
         "rank",
@@ -133,20 +95,20 @@ def _low_rank(found: Iterable[LowRank]) -> Table:
         "lost of the weight, at most",
     )
     for r in found:
-        _add(table, r.tensor, r.rank, r.full_rank, f"{r.error_of_update:.3g}", f"{r.error_of_weight:.3g}")
+        add(table, r.tensor, r.rank, r.full_rank, f"{r.error_of_update:.3g}", f"{r.error_of_weight:.3g}")
     worst = max((r.error_of_update for r in found), default=0.0), max((r.error_of_weight for r in found), default=0.0)
-    _add(table, "all", "", "", *(f"{e:.3g}" for e in worst))
+    add(table, "all", "", "", *(f"{e:.3g}" for e in worst))
     return table
 
 
 def _roles(program: Program) -> Table:
-    table = _table("Who computes and learns what", "who", "operations", "gives", "learns")
+    table = table_of("Who computes and learns what", "who", "operations", "gives", "learns")
     facts = roles(program)
     for who in (w for w in facts if w != "everybody"):
-        _add(table, who, facts[who].operations, _gives(who, program), ", ".join(facts[who].learns))
-    _add(table, "MPC", operations(program)["mpc"], "", "nothing but the outputs is opened")
+        add(table, who, facts[who].operations, _gives(who, program), ", ".join(facts[who].learns))
+    add(table, "MPC", operations(program)["mpc"], "", "nothing but the outputs is opened")
     everybody = facts["everybody"]
-    _add(table, "everybody", everybody.operations, "", ", ".join(everybody.learns))
+    add(table, "everybody", everybody.operations, "", ", ".join(everybody.learns))
     return table
 
 
@@ -165,10 +127,10 @@ def _gives(who: str, program: Program) -> str:
 
 
 def _costs(program: Program, network: str | Network | None, key: str) -> Table:
-    table = _table(f"Cost by {key}", key, "count", "elements", "bytes", "rounds")
+    table = table_of(f"Cost by {key}", key, "count", "elements", "bytes", "rounds")
     for row in program.cost(network, by=key).rows:
         name = getattr(row, key) or "(the model itself)"
-        _add(
+        add(
             table,
             name,
             f"{row.count:,}",
@@ -191,10 +153,10 @@ def _totals(console: Console, cost: Cost) -> None:
 
 
 def _approximations(used: Iterable[Applied]) -> Table:
-    table = _table("Approximations", "operation", "form", "count", "valid for", "error at most", "model")
+    table = table_of("Approximations", "operation", "form", "count", "valid for", "error at most", "model")
     for a in used:
         error = "" if a.error is None else f"{a.error:.1e}{' relative' if a.relative else ''}"
-        _add(table, a.operation, a.form, a.count, a.domain, error, "CHANGED" if a.changes_model else "kept")
+        add(table, a.operation, a.form, a.count, a.domain, error, "CHANGED" if a.changes_model else "kept")
     return table
 
 
@@ -204,10 +166,10 @@ def show_alternatives(console: Console, manifest: Manifest) -> None:
     if not manifest.alternatives:
         console.print("Nothing else was considered: there was no choice.")
         return
-    table = _table(f"Forms considered for {manifest.network}", "", "form", "MB", "rounds", "seconds", "difference")
+    table = table_of(f"Forms considered for {manifest.network}", "", "form", "MB", "rounds", "seconds", "difference")
     for a in manifest.alternatives:
         mark = "*" if a.chosen else ""
-        _add(table, mark, a.name, f"{a.bytes / 1e6:.3f}", f"{a.rounds:,}", f"{a.seconds:.4g}", a.why)
+        add(table, mark, a.name, f"{a.bytes / 1e6:.3f}", f"{a.rounds:,}", f"{a.seconds:.4g}", a.why)
     console.print(table)
     console.print()
     for a in manifest.alternatives:
@@ -217,87 +179,10 @@ def show_alternatives(console: Console, manifest: Manifest) -> None:
 
 
 def _savings(found: Iterable[Saving]) -> Table:
-    table = _table("What each pass saves of an inference, estimated", "without", "bytes", "rounds", "source", "")
+    table = table_of("What each pass saves of an inference, estimated", "without", "bytes", "rounds", "source", "")
     for s in found:
         if s.problem:
-            _add(table, s.without, "", "", "", f"does not compile: {s.problem}")
+            add(table, s.without, "", "", "", f"does not compile: {s.problem}")
         else:
-            _add(table, s.without, f"{s.bytes:+,}", f"{s.rounds:+,}", f"{s.source_bytes:+,} B", "")
+            add(table, s.without, f"{s.bytes:+,}", f"{s.rounds:+,}", f"{s.source_bytes:+,} B", "")
     return table
-
-
-# ** run **
-def show_result(console: Console, result: Result, labels: Mapping[int, str]) -> None:
-    """Outputs, then estimate and measurement side by side."""
-    show_outputs(console, result, labels)
-    console.print()
-    console.print(_comparison(result))
-
-
-def show_outputs(console: Console, result: Result, labels: Mapping[int, str]) -> None:
-    """Outputs, as labels where they are known."""
-    for name, tensor in result.outputs.items():
-        shown = [f"{v:.4f}" for v in tensor.reshape(-1)[:8].tolist()]
-        rest = f" ... ({tensor.numel()} values)" if tensor.numel() > 8 else ""
-        console.print(f"{name} {list(tensor.shape)}: {' '.join(shown)}{rest}", markup=False)
-        if chosen := chosen_labels(name, tensor, labels):
-            more = " ..." if len(chosen) > _SHOWN_LABELS else ""
-            console.print(f"label: {' '.join(chosen[:_SHOWN_LABELS])}{more}", markup=False, style="bold")
-
-
-def _comparison(result: Result) -> Table:
-    """Estimate and measurement, line by line."""
-    table = _table(f"Engine {result.engine}", "what", "estimated", "measured")
-    estimated, measured = result.estimated, result.measured
-    sent: tuple[str, ...] = ("none",) * 4
-    if measured is not None:
-        numbers = (measured.bytes_online, measured.rounds, measured.input_bytes, measured.provisioning_bytes)
-        sent = tuple(f"{n:,}" for n in numbers)
-    seconds = result.seconds if measured is None else measured.seconds
-    _add(table, "bytes", f"{estimated.bytes_online:,}", sent[0])
-    by_party = measured.bytes_by_party if measured is not None else ()
-    for number, (name, own) in enumerate(zip(_players(estimated), estimated.bytes_by_party, strict=False)):
-        _add(table, f"  sent by the {name}", f"{own:,}", f"{by_party[number]:,}" if number < len(by_party) else "none")
-    _add(table, "  of these offline", f"{estimated.bytes_offline:,}", "" if estimated.bytes_offline else "0")
-    _add(table, "rounds", f"{estimated.rounds:,}", sent[1])
-    _add(table, "seconds", f"{estimated.seconds:.2f} (network, {estimated.network.name})", f"{seconds:.2f}")
-    _add(table, "bytes of inputs and outputs", f"{estimated.input_bytes:,}", sent[2])
-    _add(table, "bytes to share the weights", f"{estimated.provisioning_bytes:,}", sent[3])
-    return table
-
-
-def _players(estimated: Cost) -> tuple[str, ...]:
-    """The roles by player; numbers where the engine does not know the protocol."""
-    from mpcc.runtime.mp_spdz.home import SETUPS
-
-    setup = SETUPS.get(estimated.protocol)
-    return setup.roles if setup is not None else tuple(f"party {i}" for i in range(len(estimated.bytes_by_party)))
-
-
-def chosen_labels(name: str, tensor: torch.Tensor, labels: Mapping[int, str]) -> list[str]:
-    """The label with the largest logit of every row; empty where the output is not logits over the labels."""
-    if name != "logits" or not tensor.dim() or not labels or tensor.shape[-1] != len(labels) or len(labels) < 2:
-        return []
-    return [labels.get(i, str(i)) for i in tensor.reshape(-1, tensor.shape[-1]).argmax(-1).tolist()]
-
-
-def result_json(result: Result, labels: Mapping[int, str]) -> dict[str, object]:
-    """What `mpcc run --json` prints for one input."""
-    measured: dict[str, object] = {
-        "engine": result.engine,
-        "seconds": result.seconds,
-        "bytes_online": None,
-        "rounds": None,
-    }
-    if result.measured is not None:
-        measured = dict(vars(result.measured))
-        measured |= {"bytes_online": result.measured.bytes_online, "rounds": result.measured.rounds}
-    chosen = {n: found for n, t in result.outputs.items() if (found := chosen_labels(n, t, labels))}
-    return {
-        "outputs": {n: t.tolist() for n, t in result.outputs.items()},
-        "labels": chosen,
-        "engine": result.engine,
-        "measured": measured,
-        "estimated": result.estimated.to_json() | {"engine": "mp-spdz"},
-        "warnings": list(result.warnings),
-    }

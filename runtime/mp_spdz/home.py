@@ -13,9 +13,9 @@ from pathlib import Path
 from mpcc.backends.mp_spdz.dialects import DIALECTS
 from mpcc.compiler.errors import EngineError
 
+NAME = "mp-spdz"  # of the engine
 VARIABLE = "MP_SPDZ_HOME"
 OLDEST = (0, 4, 2)
-FULL_BYTES = 1 << 16  # less free space than this is none at all
 _HEADING = re.compile(r"^## *v?(\d+(?:\.\d+)+)", re.MULTILINE)
 
 
@@ -40,6 +40,11 @@ class Home:
     @property
     def compiler(self) -> Path:
         return self.path / "compile.py"
+
+    @property
+    def release(self) -> str:
+        """The version as people write it."""
+        return _dotted(self.version)
 
 
 def setup_of(protocol: str) -> Setup:

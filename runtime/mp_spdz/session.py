@@ -1,4 +1,4 @@
-"""Sessions: weights are shared once, then parties that stay up answer any number of requests.
+"""Sessions of MP-SPDZ: weights are shared once, then parties that stay up answer any number of requests.
 
 All roles on this machine, or one role of several machines: a `Site` says which roles run here and where the others are.
 Every party runs in a folder of its own with nothing of another's in it:
@@ -10,64 +10,44 @@ Every party runs in a folder of its own with nothing of another's in it:
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime.engine import Deployment, Int64, Measured, Provisioned, Served
+from mpcc.runtime.engine import Int64, OnAnswer, OnStage, Provisioned, Served
 from mpcc.runtime.mp_spdz import state as states
-from mpcc.runtime.mp_spdz.build import NAME, compile_source, environment, party_command, working_folder
-from mpcc.runtime.mp_spdz.home import Home, find_home, party_binary, setup_of
-from mpcc.runtime.parties.keys import Identity, install, make_identity, write_private
+from mpcc.runtime.mp_spdz.build import INFER, PROVISION, SERVE, compile_source, party_command
+from mpcc.runtime.mp_spdz.counters import Timer, check_counts, counts_of, inference, total
+from mpcc.runtime.mp_spdz.emitted import Emitted
+from mpcc.runtime.mp_spdz.home import NAME, Home, find_home, party_binary, setup_of
+from mpcc.runtime.parties.folders import environment, working_folder
+from mpcc.runtime.parties.keys import install, write_private
 from mpcc.runtime.parties.processes import Limits, Party, run_parties
-from mpcc.runtime.parties.requests import Answer, Answers, Feeder
+from mpcc.runtime.parties.requests import Answers, Feeder
+from mpcc.runtime.parties.site import Site, local_site
 from mpcc.runtime.parties.watchdog import Watchdog
-
-PROVISION, INFER, SERVE = "provision", "infer", "serve"
-_STOPPED = re.compile(r"^Stopped timer (\d+) at (\S+) \((\S+) MB, (\d+) rounds\)", re.MULTILINE)
-_INFERENCE, _WEIGHTS, _INPUTS, _OUTPUTS, _CONTROL = 1, 2, 3, 4, 5
-Count = tuple[float, int, int]  # seconds, bytes, rounds
-Stage = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Site:
-    """The roles that run here with their keys, everybody's certificates by common name, and the addresses of all
-    players (host:port); without addresses everybody is on this machine."""
-
-    identities: dict[str, Identity]
-    certificates: dict[str, bytes]
-    addresses: tuple[str, ...] | None = None
-
-
-def local_site(protocol: str) -> Site:
-    """All roles on this machine, with keys for one run."""
-    identities = {role: make_identity(player) for player, role in enumerate(setup_of(protocol).roles)}
-    return Site(identities, {i.name: i.certificate for i in identities.values()})
 
 
 # ** provisioning **
 def provision(
-    program: Deployment,
+    program: Emitted,
     weights: Int64 | None,
     state: Path,
     site: Site | None = None,
     *,
     home: Path | None = None,
     limits: Limits | None = None,
-    on_stage: Stage = lambda stage: None,
+    on_stage: OnStage = lambda stage: None,
 ) -> Provisioned:
     """Share the private weights (None where the provider is not here) and store the shares below `state`.
 
     Both modes are compiled unless byte code of this very program stands there. The old state stays until the new one is
     complete. EngineError as `serve`.
     """
-    if "provider" in (here := site or local_site(program.protocol)).identities:
+    if "provider" in (here := site or local_site(setup_of(program.protocol).roles)).identities:
         _check_weights(program, weights)
     found = find_home(home)
     binary = party_binary(found, program.protocol)
@@ -89,10 +69,10 @@ def provision(
                 raise
             for party in parties:
                 own = weights if party.role == "provider" else None
-                states.seal_state(staged[party.role], party.role, party.player, program, _version(found), own)
+                states.seal_state(staged[party.role], party.role, party.player, program, found.release, own)
             for role, folder in staged.items():
                 states.install_state(folder, state, role)
-            sent = [_counts(p).get(_WEIGHTS, [(0.0, 0, 0)])[-1] for p in parties]
+            sent = [total(counts_of(p), Timer.WEIGHTS) for p in parties]
             return Provisioned(
                 program.private_elements, sum(b for _, b, _ in sent), max(s for s, _, _ in sent), seconds, seconds > 0
             )
@@ -101,7 +81,7 @@ def provision(
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_weights(program: Deployment, weights: Int64 | None) -> None:
+def _check_weights(program: Emitted, weights: Int64 | None) -> None:
     if weights is None or weights.size != program.private_elements:
         raise EngineError(
             f"the provider has {0 if weights is None else weights.size} weights, the program takes "
@@ -111,16 +91,16 @@ def _check_weights(program: Deployment, weights: Int64 | None) -> None:
 
 
 def _byte_code(
-    program: Deployment,
+    program: Emitted,
     home: Home,
     state: Path,
     staged: dict[str, Path],
     work: Path,
     watchdog: Watchdog,
-    on_stage: Stage,
+    on_stage: OnStage,
 ) -> float:
     """Put the byte code of both modes into every staged folder; seconds of compiling, 0 if it was there."""
-    if all(states.has_byte_code(state, role, program, _version(home)) for role in staged):
+    if all(states.has_byte_code(state, role, program, home.release) for role in staged):
         for role, folder in staged.items():
             shutil.copytree(state / role / states.PROGRAMS, folder / states.PROGRAMS)
         return 0.0
@@ -134,13 +114,9 @@ def _byte_code(
     return seconds
 
 
-def _version(home: Home) -> str:
-    return ".".join(map(str, home.version))
-
-
 # ** serving **
 def serve(
-    program: Deployment,
+    program: Emitted,
     requests: Iterable[Int64] | None,
     *,
     weights: Int64 | None = None,
@@ -148,17 +124,18 @@ def serve(
     site: Site | None = None,
     home: Path | None = None,
     limits: Limits | None = None,
-    on_stage: Stage = lambda stage: None,
-    on_answer: Callable[[int, Answer], None] = lambda number, answer: None,
+    on_stage: OnStage = lambda stage: None,
+    on_answer: OnAnswer = lambda number, answer: None,
 ) -> Served:
     """Answer the client's requests (None where the client is not here) in one session of all parties.
 
     With `state` the shares stored there are used; without, `weights` are shared first. `on_answer` gets number and
     outputs of each request as they come.
-    EngineError, with every process ended and the working folder removed: MP-SPDZ is missing or too old, a state is not
-    this program's or not whole, a party fails or stalls.
+    EngineError, with every process ended and the working folder removed (with MPCC_KEEP_WORK=1 it stays): MP-SPDZ is
+    missing or too old, it refuses the source, a state is not this program's or not whole, a party fails or stalls, or
+    the outputs are not what the program says.
     """
-    here = site or local_site(program.protocol)
+    here = site or local_site(setup_of(program.protocol).roles)
     if "client" in here.identities and requests is None:
         raise EngineError("the client has no requests")
     found = find_home(home)
@@ -167,7 +144,7 @@ def serve(
         _check_weights(program, weights)
     for role in here.identities if state is not None else ():
         assert state is not None
-        states.check_state(state, role, program, _version(found))
+        states.check_state(state, role, program, found.release)
     with working_folder() as (work, watchdog):
         seconds = 0.0
         if state is None:
@@ -181,19 +158,19 @@ def serve(
         own = weights if state is None else None
         answers = _run(program, parties, requests, own, here, watchdog, limits, on_stage, on_answer)
         on_stage("read")
-        return _served(program, parties, answers, seconds)
+        return _served(program, parties, answers, seconds, state is not None)
 
 
 def _run(
-    program: Deployment,
+    program: Emitted,
     parties: Sequence[Party],
     requests: Iterable[Int64] | None,
     weights: Int64 | None,
     site: Site,
     watchdog: Watchdog,
     limits: Limits | None,
-    on_stage: Stage,
-    on_answer: Callable[[int, Answer], None],
+    on_stage: OnStage,
+    on_answer: OnAnswer,
 ) -> Answers | None:
     """Run the parties, feeding the client's; what it received (None if it is not here)."""
     feeder, answers = None, None
@@ -223,7 +200,7 @@ def _run(
 
 
 # ** the parties' folders **
-def _party(role: str, source: Path, work: Path, site: Site, program: Deployment, binary: Path, mode: str) -> Party:
+def _party(role: str, source: Path, work: Path, site: Site, program: Emitted, binary: Path, mode: str) -> Party:
     """A party's working folder, whose byte code and shares stand in `source`."""
     folder, player = work / role, setup_of(program.protocol).roles.index(role)
     data = folder / "Player-Data"
@@ -244,56 +221,27 @@ def _give(party: Party, stream: Int64) -> None:
 
 
 # ** results **
-def _counts(party: Party) -> dict[int, list[Count]]:
-    """What each timer showed each time it was stopped; timers add up."""
-    result: dict[int, list[Count]] = {}
-    for n, s, mb, r in _STOPPED.findall(party.stdout.read_text("utf-8", "replace")):
-        result.setdefault(int(n), []).append((float(s), round(float(mb) * 1e6), int(r)))
-    return result
-
-
-def _between(counts: Sequence[Count], number: int) -> Count:
-    """What the timer counted between stopping for the time before and stopping for time `number`."""
-    (s0, b0, r0), (s1, b1, r1) = counts[number - 1] if number else (0.0, 0, 0), counts[number]
-    return s1 - s0, b1 - b0, r1 - r0
-
-
-def _served(program: Deployment, parties: Sequence[Party], answers: Answers | None, seconds: float) -> Served:
-    counts = [_counts(p) for p in parties]
-    done = len(answers.done) if answers is not None else len(counts[0].get(_INFERENCE, ()))
-    for party, own in zip(parties, counts, strict=True):
-        if _WEIGHTS not in own or any(len(own.get(t, ())) != done for t in (_INFERENCE, _INPUTS, _OUTPUTS)):
-            raise EngineError("a party did not report what it sent", where=f"party {party.player}")
-        if len(own.get(_CONTROL, ())) != done + 1:
-            raise EngineError("a party did not report what it sent", where=f"party {party.player}")
+def _served(
+    program: Emitted, parties: Sequence[Party], answers: Answers | None, compile_seconds: float, stored: bool
+) -> Served:
+    """Put the answers and the parties' counters together."""
+    counts = [counts_of(p) for p in parties]
+    done = len(answers.done) if answers is not None else len(counts[0].get(Timer.INFERENCE, ()))
     if not done or (answers is not None and answers.rest):
         raise EngineError("the client received less than the program promises", where="party 0")
-    measured = tuple(_one(counts, number) for number in range(done))
-    weights = [own[_WEIGHTS][-1] for own in counts]
+    for party, own in zip(parties, counts, strict=True):
+        check_counts(party.player, own, done)
+    weights = [total(own, Timer.WEIGHTS) for own in counts]
     return Served(
-        tuple(answers.done) if answers is not None else tuple({} for _ in range(done)),
-        measured,
+        NAME,
+        program.protocol,
+        setup_of(program.protocol).roles,
         tuple(p.player for p in parties),
-        sum(b for _, b, _ in weights),
-        max(s for s, _, _ in weights),
-        seconds,
-        sum(own[_CONTROL][-1][1] for own in counts),
-    )
-
-
-def _one(counts: Sequence[dict[int, list[Count]]], number: int) -> Measured:
-    """One inference by itself."""
-    inference = [_between(own[_INFERENCE], number) for own in counts]
-    around = [_between(own[timer], number)[1] for own in counts for timer in (_INPUTS, _OUTPUTS)]
-    control = [_between(own[_CONTROL], number + 1)[1] for own in counts]
-    return Measured(
-        engine=NAME,
-        bytes_by_party=tuple(b for _, b, _ in inference),
-        rounds_by_party=tuple(r for *_, r in inference),
-        seconds=max(s for s, _, _ in inference),
-        provisioning_bytes=0,
-        provisioning_seconds=0.0,
-        input_bytes=sum(around),
-        compile_seconds=0.0,
-        control_bytes=sum(control),
+        tuple(answers.done) if answers is not None else tuple({} for _ in range(done)),
+        tuple(inference(counts, number) for number in range(done)),
+        weights_bytes=sum(b for _, b, _ in weights),
+        weights_seconds=max(s for s, _, _ in weights),
+        compile_seconds=compile_seconds,
+        control_bytes=sum(total(own, Timer.CONTROL)[1] for own in counts),
+        stored=stored,
     )

@@ -19,8 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime.engine import Deployment, Int64
-from mpcc.runtime.mp_spdz.home import FULL_BYTES, setup_of
+from mpcc.runtime.engine import Int64
+from mpcc.runtime.mp_spdz.emitted import Emitted
+from mpcc.runtime.mp_spdz.home import setup_of
+from mpcc.runtime.parties.folders import FULL_BYTES
 from mpcc.runtime.parties.keys import write_private
 
 VERSION = 1
@@ -73,7 +75,7 @@ def staging(state: Path, role: str) -> Path:
     return folder
 
 
-def seal_state(folder: Path, role: str, player: int, program: Deployment, mp_spdz: str, weights: Int64 | None) -> None:
+def seal_state(folder: Path, role: str, player: int, program: Emitted, mp_spdz: str, weights: Int64 | None) -> None:
     """Write state.json for what stands in the folder, and close the files to others.
 
     EngineError if the shares that were stored are not as many as the program has weights.
@@ -169,7 +171,7 @@ def read_state(state: Path, role: str) -> State:
         raise EngineError("the state is corrupt", where=str(path), todo=_AGAIN) from None
 
 
-def check_state(state: Path, role: str, program: Deployment, mp_spdz: str) -> State:
+def check_state(state: Path, role: str, program: Emitted, mp_spdz: str) -> State:
     """The state of a party, if it belongs to this program and is whole. EngineError otherwise."""
     found, folder = read_state(state, role), state / role
     if found.role != role:
@@ -217,7 +219,7 @@ def check_programs(found: State, folder: Path, mp_spdz: str) -> None:
         )
 
 
-def has_byte_code(state: Path, role: str, program: Deployment, mp_spdz: str) -> bool:
+def has_byte_code(state: Path, role: str, program: Emitted, mp_spdz: str) -> bool:
     """Whether the byte code of this very program stands there, so that only the weights have to be shared."""
     if not exists(state, role):
         return False
@@ -227,3 +229,14 @@ def has_byte_code(state: Path, role: str, program: Deployment, mp_spdz: str) -> 
     except EngineError:
         return False
     return (found.source, found.protocol) == (digest(program.source.encode()), program.protocol)
+
+
+def check_weights(state: Path, weights: Int64) -> None:
+    """EngineError if the stored shares are of other weights than the provider's present ones."""
+    found = read_state(state, "provider")
+    if found.weights and found.weights != digest(weights.astype("<i8").tobytes()):
+        raise EngineError(
+            "the stored shares are of other weights than the program's",
+            where=str(state),
+            todo="provision again: mpcc provision",
+        )

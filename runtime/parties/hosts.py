@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpcc.backends.mp_spdz.dialects import DIALECTS
 from mpcc.compiler.errors import EngineError, MpccError
-from mpcc.runtime.mp_spdz.home import SETUPS, setup_of
-from mpcc.runtime.mp_spdz.session import Site
 from mpcc.runtime.parties.keys import Identity, check_certificate, check_pair
+from mpcc.runtime.parties.site import Site
 
 _HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$")
 _FIELDS = {"host": str, "port": int, "certificate": str, "fingerprint": str}
@@ -37,8 +38,8 @@ class Host:
     fingerprint: str
 
 
-def read_hosts(path: Path, protocol: str) -> tuple[Host, ...]:
-    """The entries of the protocol's roles, by player.
+def read_hosts(path: Path, roles: Sequence[str]) -> tuple[Host, ...]:
+    """The entries of the roles of a protocol, by player.
 
     Raises:
         MpccError: not readable, not TOML, or an entry is missing or wrong.
@@ -49,7 +50,7 @@ def read_hosts(path: Path, protocol: str) -> tuple[Host, ...]:
         raise MpccError(f"cannot read the hosts: {error.strerror}", where=str(path)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise MpccError(f"the file of hosts is not TOML: {error}", where=str(path)) from None
-    hosts = tuple(_host(path, table, role) for role in setup_of(protocol).roles)
+    hosts = tuple(_host(path, table, role) for role in roles)
     if len({h.address for h in hosts}) < len(hosts):
         raise MpccError("two roles have the same host and port", where=str(path))
     return hosts
@@ -69,21 +70,23 @@ def _host(path: Path, table: dict[str, Any], role: str) -> Host:
     return Host(role, f"{entry['host']}:{entry['port']}", certificate, key, entry["fingerprint"])
 
 
-def site_of(path: Path, role: str, protocol: str) -> Site:
-    """The one role that runs here, after every certificate was checked.
+def site_of(path: Path, role: str, roles: Sequence[str]) -> Site:
+    """The one role of a protocol's `roles` that runs here, after every certificate was checked.
 
     Raises:
         MpccError: the file of hosts is wrong, or there is no such role.
         EngineError: a certificate is missing, expired or another than expected; the key is missing, open to others, or
             not the certificate's.
     """
-    hosts = read_hosts(path, protocol)
+    if role not in roles:
+        raise MpccError(f"there is no role {role!r}", todo=f"roles: {', '.join(roles)}")
+    hosts = read_hosts(path, roles)
     certificates = {}
     for player, host in enumerate(hosts):
         content = _read(host.certificate, f"the certificate of the {host.role}")
         check_certificate(content, host.role, player, host.fingerprint)
         certificates[f"P{player}"] = content
-    player = player_of(role, protocol)
+    player = roles.index(role)
     own = hosts[player]
     key = _read(own.key, f"the key of the {role}")
     if own.key.stat().st_mode & 0o077:
@@ -93,13 +96,12 @@ def site_of(path: Path, role: str, protocol: str) -> Site:
     return Site({role: identity}, certificates, tuple(h.address for h in hosts))
 
 
-def player_of(role: str, protocol: str | None = None) -> int:
-    """The player's number of a role, in one protocol or in the first that has it. MpccError if there is none."""
-    setups = [setup_of(protocol)] if protocol is not None else list(SETUPS.values())
-    for setup in setups:
-        if role in setup.roles:
-            return setup.roles.index(role)
-    known = dict.fromkeys(r for s in setups for r in s.roles)
+def player_of(role: str) -> int:
+    """The player's number of a role, the same in every protocol that has it. MpccError if there is none."""
+    for dialect in DIALECTS.values():
+        if role in dialect.roles:
+            return dialect.roles.index(role)
+    known = dict.fromkeys(r for d in DIALECTS.values() for r in d.roles)
     raise MpccError(f"there is no role {role!r}", todo=f"roles: {', '.join(known)}")
 
 

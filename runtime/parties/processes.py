@@ -25,6 +25,7 @@ _CONSEQUENCES = ("communication", "another party", "encountered a problem", "con
 _MIXED = "the stored shares of the parties are not of one provisioning"  # what the emitted program says
 _DEALER = "dealer"  # it holds no share, so the mark behind them always comes out wrong there
 _NUMBER = re.compile(r"\d{6,}")
+_TAIL = 1 << 15  # bytes of an output in which its last line is looked for
 _GONE = 3.0  # seconds without work after which closed connections are looked for
 _CPU_STEP = 0.02  # seconds that count as progress
 
@@ -43,12 +44,16 @@ class Limits:
 
 @dataclass
 class Party:
-    """One party: who it is, the folder in which it runs (nothing in it is another's), and its process."""
+    """One party: who it is, the folder in which it runs (nothing in it is another's), and its process.
+
+    `log_line` is what lines of its engine's own log look like: they never say why it failed.
+    """
 
     player: int
     role: str
     folder: Path
     command: list[str]
+    log_line: re.Pattern[str] | None = None
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     @property
@@ -65,7 +70,8 @@ class Party:
 
     def last_line(self) -> str:
         """What the party said last, errors first; numbers that might be values are masked."""
-        return next((line for path in (self.stderr, self.stdout) if (line := last_line(path))), "nothing")
+        said = (last_line(path, self.log_line) for path in (self.stderr, self.stdout))
+        return next((line for line in said if line), "nothing")
 
 
 def free_ports(count: int) -> list[int]:
@@ -235,13 +241,15 @@ def _has(path: Path, text: str) -> bool:
         return text.encode() in file.read(1 << 16)
 
 
-def last_line(path: Path) -> str:
-    """The last line of a log that is not empty, shortened, with long numbers masked; "" if there is none."""
+def last_line(path: Path, log_line: re.Pattern[str] | None = None) -> str:
+    """The last line of an output that is not empty and not one of an engine's own log, shortened, with long numbers
+    masked; "" if there is none."""
     if not path.exists():
         return ""
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4096))
+        file.seek(max(0, path.stat().st_size - _TAIL))
         lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [line for line in lines if log_line is None or not log_line.match(line)]
     return _NUMBER.sub("#", lines[-1])[:300] if lines else ""
 
 

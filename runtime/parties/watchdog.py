@@ -1,21 +1,18 @@
-"""No orphans: a small process that outlives its parent just long enough to clean up after it.
-
-The parent tells it which process groups it started. When the parent is gone, however it ended, the pipe closes, and the
-watchdog ends what is still registered and removes the working folder (which holds keys and a client's input).
-Run as a script, with the folder to remove (or nothing) as its argument; it imports nothing of mpcc.
-"""
+"""No orphans: whatever happens to this process, the processes that it started end and their folder goes."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
+
+from mpcc.runtime.parties import guard
+from mpcc.runtime.parties.guard import kill_group
+from mpcc.runtime.parties.start import interruptible
 
 
 class Watchdog:
@@ -25,7 +22,7 @@ class Watchdog:
         """The folder is removed on leaving the context, or when this process dies, unless `keep`."""
         self.folder, self.keep = folder, keep
         self.groups: set[int] = set()
-        command = [sys.executable, "-I", str(Path(__file__).resolve()), *([] if keep else [str(folder)])]
+        command = [sys.executable, "-I", str(Path(guard.__file__).resolve()), *([] if keep else [str(folder)])]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -38,10 +35,10 @@ class Watchdog:
     def start(
         self, command: list[str], *, cwd: Path, env: dict[str, str], stdout: Path, stderr: Path
     ) -> subprocess.Popen[bytes]:
-        """Start a process in a group of its own, its output going to files."""
+        """Start a process in a group of its own that signals can end, its output going to files."""
         with stdout.open("wb") as out, stderr.open("wb") as err:
             process = subprocess.Popen(
-                command,
+                interruptible(command),
                 cwd=cwd,
                 env=env,
                 stdin=subprocess.DEVNULL,
@@ -89,24 +86,3 @@ def _no_core_dump(pid: int) -> None:
     one, whatever the limit, except for a limit of one."""
     with contextlib.suppress(OSError, AttributeError):  # elsewhere the user's own limit holds
         resource.prlimit(pid, resource.RLIMIT_CORE, (1, 1))
-
-
-def kill_group(group: int) -> None:
-    """SIGKILL to a process group, if it still exists."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
-
-
-def main() -> None:
-    """Follow the parent's messages until it is gone, then clean up."""
-    groups: set[int] = set()
-    for line in sys.stdin:
-        (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
-    for group in groups:
-        kill_group(group)
-    if len(sys.argv) > 1:
-        shutil.rmtree(sys.argv[1], ignore_errors=True)
-
-
-if __name__ == "__main__":
-    main()

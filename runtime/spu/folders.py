@@ -1,7 +1,7 @@
 """The folders in which SPU's compiler and parties run: nothing in a party's folder is another's.
 
     program/                     the StableHLO text, compiled there in a process of its own
-    client/ provider/ helper/    what one party sees, see spu_party.py
+    client/ provider/ helper/    what one party sees, see party.py
 
 No file is readable for others, and no value is given to a party that does not own it.
 """
@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,22 +25,25 @@ from numpy.typing import NDArray
 
 from mpcc.backends.spu.program import Input, StableHlo
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime.mp_spdz.session import Site
+from mpcc.runtime.engine import Arrays
+from mpcc.runtime.parties.folders import environment
 from mpcc.runtime.parties.keys import write_private
 from mpcc.runtime.parties.processes import Limits, Party, last_line
+from mpcc.runtime.parties.site import Site
 from mpcc.runtime.parties.watchdog import Watchdog
 from mpcc.runtime.spu import party as spu_party
 from mpcc.runtime.spu.protocols import FRACTION_BITS, INSTALL, LARGEST, protocol_of
 
+# lines of brpc's log (I1128 03:13:28.677911 ...) and of SPU's ([2025-12-11 10:00:00.123] [info] ...)
+LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ |\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+\] ")
 COMPILE_SECONDS = 600.0
 MORE_SECONDS = 60.0  # a message is waited for that much longer than anything may stand still
-_PASSED_ON = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 _LOOPBACK = ("127.", "localhost", "[::1]", "::1")
 Array = NDArray[np.float32]
 
 
 # ** values **
-def checked_value(i: int, leaf: Input, held: Mapping[str, Array]) -> Array:
+def checked_value(i: int, leaf: Input, held: Arrays) -> Array:
     """The value of argument `i`, among those that its owner holds, as far as it fits the ring.
 
     EngineError if it is not there, of another shape, or not a number.
@@ -56,7 +60,7 @@ def checked_value(i: int, leaf: Input, held: Mapping[str, Array]) -> Array:
     return np.clip(value, -LARGEST, LARGEST)
 
 
-def check_visibilities(program: StableHlo, public: Mapping[str, Array]) -> None:
+def check_visibilities(program: StableHlo, public: Arrays) -> None:
     """EngineError where an argument is not as secret as its owner needs."""
     for leaf in program.inputs:
         if leaf.owner == "provider" and (not leaf.secret or leaf.tensor in public):
@@ -65,18 +69,12 @@ def check_visibilities(program: StableHlo, public: Mapping[str, Array]) -> None:
             raise EngineError("wrong visibility: a public weight is marked secret", where=leaf.tensor)
 
 
-def values_of(program: StableHlo, owner: str, held: Mapping[str, Array]) -> dict[str, Array]:
+def values_of(program: StableHlo, owner: str, held: Arrays) -> dict[str, Array]:
     """The arguments of one owner by their number, checked."""
     return {str(i): checked_value(i, leaf, held) for i, leaf in enumerate(program.inputs) if leaf.owner == owner}
 
 
 # ** compiling **
-def environment() -> dict[str, str]:
-    """What a child process sees of ours: nothing that could change what it does."""
-    passed = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
-    return {**passed, "PYTHONDONTWRITEBYTECODE": "1"}
-
-
 def _command(action: str) -> list[str]:
     return [sys.executable, "-I", str(Path(spu_party.__file__).resolve()), action]
 
@@ -98,7 +96,7 @@ def compile_program(program: StableHlo, folder: Path, watchdog: Watchdog) -> flo
         watchdog.end(process)
     if code or not (folder / "program.pphlo").is_file():
         how = f"refused the program (exit code {code})" if code >= 0 else f"was ended by signal {-code}"
-        said = last_line(folder / "stderr") or last_line(folder / "stdout") or "nothing"
+        said = last_line(folder / "stderr", LOG_LINE) or last_line(folder / "stdout", LOG_LINE) or "nothing"
         raise EngineError(f"SPU's compiler {how}: {said}", todo=f"see whether the wheel is whole: {INSTALL}")
     return time.monotonic() - begin
 
@@ -107,8 +105,8 @@ def compile_program(program: StableHlo, folder: Path, watchdog: Watchdog) -> flo
 def prepare(
     program: StableHlo,
     protocol: str,
-    public: Mapping[str, Array],
-    weights: Mapping[str, Array],
+    public: Arrays,
+    weights: Arrays,
     site: Site,
     limits: Limits,
     work: Path,
@@ -141,8 +139,8 @@ def _party(
     rank: int,
     task: Mapping[str, object],
     site: Site,
-    public: Mapping[str, Array],
-    weights: Mapping[str, Array],
+    public: Arrays,
+    weights: Arrays,
     work: Path,
 ) -> Party:
     folder = work / role
@@ -154,7 +152,7 @@ def _party(
     (folder / "peers.pem").write_bytes(b"\n".join(site.certificates.values()))
     _write_arrays(folder / "weights.npz", weights)
     _write_arrays(folder / "public.npz", public)
-    return Party(rank, role, folder, _command("party"))
+    return Party(rank, role, folder, _command("party"), LOG_LINE)
 
 
 def _listen(site: Site, rank: int) -> str:
@@ -164,12 +162,12 @@ def _listen(site: Site, rank: int) -> str:
     return "0.0.0.0"
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+def _write_arrays(path: Path, arrays: Arrays) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def request_of(program: StableHlo, values: Mapping[str, Array]) -> NDArray[np.int64]:
+def request_of(program: StableHlo, values: Arrays) -> NDArray[np.int64]:
     """The client's arguments as one stream: the bits of float64 numbers. EngineError as `checked_value`."""
     own: Sequence[Array] = list(values_of(program, "client", values).values())
     parts = [value.astype("<f8").reshape(-1) for value in own]

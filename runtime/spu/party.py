@@ -105,6 +105,7 @@ class Session:
         for other in self.others:
             self.link.send(other, own)
         if differing := [other for other in self.others if self.link.recv(other) != own]:
+            time.sleep(LINGER_SECONDS)  # until the others have heard from this one, too
             raise ValueError(f"this party and party {differing[0]} do not run the same program")
 
     def share(self, owners: set[int], values: Any) -> int:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from mpcc.compiler.errors import EngineError
+from mpcc.runtime.parties.connections import Address, remote_ends
 from mpcc.runtime.parties.processes import Party
 from mpcc.runtime.spu.party import CONNECTED
 
 STEP, GRACE = 1.0, 3.0  # seconds between two looks, and without a connection until it counts
-_ESTABLISHED = "01"
-_SOCKET = "socket:["
-Address = tuple[str, int]
 
 
 class PeerWatch:
@@ -69,30 +64,3 @@ def _resolved(address: str) -> frozenset[Address]:
     except OSError:
         raise EngineError("a host of the file of hosts has no address", where=host) from None
     return frozenset((str(entry[4][0]), int(port)) for entry in found)
-
-
-def remote_ends(pid: int) -> set[Address] | None:
-    """Address and port at the other end of a process's connections; None where the system does not tell."""
-    try:
-        own = _sockets(pid)
-        lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text("ascii").splitlines()[1:]]
-    except OSError:
-        return None
-    return {_address(fields[2]) for fields in lines if fields[3] == _ESTABLISHED and fields[9] in own}
-
-
-def _address(text: str) -> Address:
-    """From the form of /proc/net/tcp: the address as a native 32-bit word and the port, in hexadecimal."""
-    word, _, port = text.partition(":")
-    return socket.inet_ntoa(int(word, 16).to_bytes(4, sys.byteorder)), int(port, 16)
-
-
-def _sockets(pid: int) -> set[str]:
-    """Inodes of the sockets that the process has open."""
-    found = set()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            target = str(entry.readlink())
-            if target.startswith(_SOCKET):
-                found.add(target[len(_SOCKET) : -1])
-    return found

@@ -16,25 +16,20 @@ LARGEST = 2.0**15  # what is larger (the "minus infinity" of a mask) is cut to i
 
 @dataclass(frozen=True)
 class Protocol:
-    """A protocol of SPU: the roles of its parties in the order of their ranks, and what it protects against.
-
-    `hosts_like` is the protocol of the mp-spdz engine with the same roles: a file of hosts serves both.
-    """
+    """A protocol of SPU: the roles of its parties in the order of their ranks, and what it protects against."""
 
     roles: tuple[str, ...]
     security: str
-    hosts_like: str
 
 
 DEFAULT_PROTOCOL = "aby3"
 # SEMI2K's multiplication triples come from rank 0, which could read everything: its name has to say so.
 PROTOCOLS: Mapping[str, Protocol] = {
-    "aby3": Protocol(("client", "provider", "helper"), "semi-honest, honest majority of three", "ring"),
-    "cheetah": Protocol(("client", "provider"), "semi-honest, two parties", "semi2k"),
+    "aby3": Protocol(("client", "provider", "helper"), "semi-honest, honest majority of three"),
+    "cheetah": Protocol(("client", "provider"), "semi-honest, two parties"),
     "semi2k-trusted-first-party": Protocol(
         ("client", "provider"),
         "NOT secure between two parties: the triples come from the first party, the client, which must be trusted",
-        "semi2k",
     ),
 }
 

@@ -1,85 +1,47 @@
 """Sessions on SPU: the weights are shared once, then parties that stay up answer any number of requests.
 
 All roles on this machine, or one role of several machines (`Site`). The parties speak over TLS; each is given its own
-values only, and only the client reconstructs. Everything happens in a private temporary folder, which is removed
-afterwards (unless MPCC_KEEP_WORK=1).
+values only, and only the client reconstructs.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mpcc.backends.spu.program import StableHlo
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime.engine import Int64, Measured
-from mpcc.runtime.mp_spdz.session import Site
-from mpcc.runtime.parties.keys import make_identity
+from mpcc.runtime.engine import Answer, Arrays, Int64, Measured, OnAnswer, OnStage, Served
+from mpcc.runtime.parties.folders import environment, working_folder
 from mpcc.runtime.parties.processes import Limits, Party, run_parties
 from mpcc.runtime.parties.requests import Answers, Feeder
+from mpcc.runtime.parties.site import Site, local_site
 from mpcc.runtime.parties.watchdog import Watchdog
 from mpcc.runtime.spu import party as spu_party
-from mpcc.runtime.spu.folders import (
-    Array,
-    check_visibilities,
-    compile_program,
-    environment,
-    prepare,
-    request_of,
-    values_of,
-)
+from mpcc.runtime.spu.folders import check_visibilities, compile_program, prepare, request_of, values_of
 from mpcc.runtime.spu.peers import PeerWatch
 from mpcc.runtime.spu.protocols import DEFAULT_PROTOCOL, NAME, installed_version, protocol_of
 
-KEEP = "MPCC_KEEP_WORK"
 _SENT = re.compile(r"Link details: total send bytes (\d+).*?send actions (\d+)")
 _REFUSED = (b"certificate verify failed", b"unknown ca", b"CERTIFICATE_VERIFY_FAILED")
-Tensors = Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class SpuServed:
-    """A session: an answer for every request in order (outputs by name; empty where the client is not here).
-
-    `measured` is each inference alone, of the parties that ran here; `players` says which these are. `weights_bytes`
-    and `weights_seconds` are sharing the weights, before the first inference.
-    """
-
-    answers: tuple[dict[str, Array], ...]
-    measured: tuple[Measured, ...]
-    players: tuple[int, ...]
-    weights_bytes: int
-    weights_seconds: float
-    compile_seconds: float
-
-
-def local_site(protocol: str) -> Site:
-    """All roles on this machine, with keys for one session."""
-    identities = {role: make_identity(player) for player, role in enumerate(protocol_of(protocol).roles)}
-    return Site(identities, {i.name: i.certificate for i in identities.values()})
 
 
 def serve(
     program: StableHlo,
-    requests: Iterable[Tensors] | None,
+    requests: Iterable[Arrays] | None,
     *,
-    public: Tensors,
-    weights: Tensors | None,
+    public: Arrays,
+    weights: Arrays | None,
     protocol: str = DEFAULT_PROTOCOL,
     site: Site | None = None,
     limits: Limits | None = None,
-    on_stage: Callable[[str], None] = lambda stage: None,
-    on_answer: Callable[[int, dict[str, Array]], None] = lambda number, answer: None,
-) -> SpuServed:
+    on_stage: OnStage = lambda stage: None,
+    on_answer: OnAnswer = lambda number, answer: None,
+) -> Served:
     """Compile the program and answer the client's requests (None where the client is not here) in one session.
 
     Args:
@@ -95,13 +57,13 @@ def serve(
             the owner that the program names, the engine refuses the program, or a party fails, stalls or is not known.
     """
     installed_version()
-    here = site or local_site(protocol)
+    here = site or local_site(protocol_of(protocol).roles)
     if "client" in here.identities and requests is None:
         raise EngineError("the client has no requests")
     check_visibilities(program, public)
     own = values_of(program, "provider", weights or {}) if "provider" in here.identities else {}
     chosen = limits or Limits()
-    with _working_folder() as (work, watchdog):
+    with working_folder() as (work, watchdog):
         on_stage("compile")
         seconds = compile_program(program, work / "program", watchdog)
         parties = prepare(program, protocol, public, own, here, chosen, work)
@@ -110,32 +72,18 @@ def serve(
         peers = None if here.addresses is None else PeerWatch(parties, here.addresses, roles)
         answers = _run(program, parties, requests, here, peers, watchdog, chosen, on_answer)
         on_stage("read")
-        return _served(program, parties, answers, seconds)
-
-
-@contextmanager
-def _working_folder() -> Iterator[tuple[Path, Watchdog]]:
-    try:
-        work = Path(tempfile.mkdtemp(prefix="mpcc-spu-"))  # mode 0700
-        with Watchdog(work, keep=os.environ.get(KEEP) == "1") as watchdog:
-            yield work, watchdog
-    except OSError as error:
-        raise EngineError(
-            f"the working folder or a process of it cannot be used: {error.strerror or error}",
-            where=tempfile.gettempdir(),
-            todo="make room there, or set TMPDIR to another folder",
-        ) from error
+        return _served(program, protocol, parties, answers, seconds)
 
 
 def _run(
     program: StableHlo,
     parties: Sequence[Party],
-    requests: Iterable[Tensors] | None,
+    requests: Iterable[Arrays] | None,
     site: Site,
     peers: PeerWatch | None,
     watchdog: Watchdog,
     limits: Limits,
-    on_answer: Callable[[int, dict[str, Array]], None],
+    on_answer: OnAnswer,
 ) -> Answers | None:
     """Run the parties, feeding the client's; what it received (None if it is not here)."""
     feeder, answers = None, None
@@ -184,12 +132,14 @@ def _turned_away(party: Party) -> bool:
 
 
 # ** results **
-def _floats(program: StableHlo, answer: Mapping[str, Int64]) -> dict[str, Array]:
+def _floats(program: StableHlo, answer: Mapping[str, Int64]) -> Answer:
     """An answer's bits as the numbers that they are."""
     return {o.name: answer[o.name].view(np.float64).astype(np.float32).reshape(o.shape) for o in program.outputs}
 
 
-def _served(program: StableHlo, parties: Sequence[Party], answers: Answers | None, seconds: float) -> SpuServed:
+def _served(
+    program: StableHlo, protocol: str, parties: Sequence[Party], answers: Answers | None, compile_seconds: float
+) -> Served:
     """Put the answers, the parties' reports and the engine's own counters together."""
     reports = [_report(party) for party in parties]
     counts = [_sent(party) for party in parties]
@@ -200,14 +150,17 @@ def _served(program: StableHlo, parties: Sequence[Party], answers: Answers | Non
     if not done or (answers is not None and answers.rest):
         raise EngineError("the client received less than the program promises", where="party 0")
     measured = tuple(_one([c[n] for c in counts], [r[n + 1] for r in reports]) for n in range(done))
-    found = tuple(_floats(program, a) for a in answers.done) if answers is not None else tuple({} for _ in range(done))
-    return SpuServed(
-        found,
-        measured,
+    return Served(
+        NAME,
+        protocol,
+        protocol_of(protocol).roles,
         tuple(p.player for p in parties),
-        sum(int(r[0]["weights"]) for r in reports),
-        max(r[0]["seconds"] for r in reports),
-        seconds,
+        tuple(_floats(program, a) for a in answers.done) if answers is not None else tuple({} for _ in range(done)),
+        measured,
+        weights_bytes=sum(int(r[0]["weights"]) for r in reports),
+        weights_seconds=max(r[0]["seconds"] for r in reports),
+        compile_seconds=compile_seconds,
+        control_bytes=sum(m.control_bytes for m in measured),
     )
 
 

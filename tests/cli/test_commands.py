@@ -18,7 +18,7 @@ from mpcc.compiler.bundle.manifest import from_text, to_text
 from mpcc.compiler.findings import Saving
 from mpcc.inputs import prepare_inputs
 from mpcc.program import Program
-from mpcc.runtime.engine import Measured
+from mpcc.runtime.engine import Measured, Served
 from tests.bundle import tiny_programs as tiny
 
 
@@ -144,26 +144,30 @@ def test_run_prints_labels_and_the_comparison(capsys, tmp_path):
 
 
 def test_run_on_mp_spdz_reports_its_measurement(capsys, tmp_path, monkeypatch):
-    from mpcc.runtime.engine import JobResult
-    from mpcc.runtime.mp_spdz import build as mp_spdz
-    from mpcc.runtime.mp_spdz import home as mp_spdz_home
+    from mpcc.runtime.mp_spdz import engine as mp_spdz
+    from mpcc.runtime.mp_spdz import session
 
     jobs = []
 
-    def run_job(job, *, on_stage):
-        jobs.append(job)
+    def serve(program, requests, *, weights, on_answer, **options):
+        jobs.append((program, weights, list(requests)))
         numbers = torch.tensor([1, 2]).numpy() << tiny.prefix_program().bundle.manifest.frac_bits
-        return JobResult({"logits": numbers}, Measured("mp-spdz", (10, 20, 30), (4, 5, 6), 0.5, 70, 0.1, 80, 0.2))
+        measured = Measured("mp-spdz", (10, 20, 30), (4, 5, 6), 0.5, 0, 0.0, 80, 0.0)
+        roles = ("client", "provider", "helper")
+        return Served("mp-spdz", "ring", roles, (0, 1, 2), ({"logits": numbers},), (measured,), weights_bytes=70)
 
-    monkeypatch.setattr(mp_spdz, "run_job", run_job)
-    monkeypatch.setattr(mp_spdz_home, "find_home", lambda: None)
+    monkeypatch.setattr(session, "serve", serve)
+    monkeypatch.setattr(mp_spdz, "find_home", lambda: None)
     monkeypatch.setenv("MP_SPDZ_HOME", str(tmp_path))
     (tmp_path / "in.json").write_text('{"text": "a fine film"}')
     table = json.loads(output(capsys, "run", "prefix.mpc", "--input", write_ids(tmp_path), "--json").out)
     assert table["engine"] == "mp-spdz" and table["outputs"]["logits"] == [[1.0, 2.0]]
     assert table["measured"]["bytes_online"] == 60 and table["measured"]["rounds"] == 6
-    assert jobs[0].outputs == (("logits", 2),) and jobs[0].source == tiny.prefix_program().source
-    assert jobs[0].provider_stream.size == tiny.prefix_program().bundle.manifest.private_elements
+    assert table["measured"]["provisioning_bytes"] == 70 and table["measured"]["input_bytes"] == 80
+    program, weights, requests = jobs[0]
+    assert program.outputs == (("logits", 2),) and program.source == tiny.prefix_program().source
+    assert weights.size == program.private_elements == tiny.prefix_program().bundle.manifest.private_elements
+    assert [request.size for request in requests] == [program.client_elements]
     shown = output(capsys, "run", "prefix.mpc", "--input", write_ids(tmp_path)).out
     assert "60" in shown and "Engine mp-spdz" in shown
 

@@ -17,6 +17,12 @@ from tests.bundle import tiny_programs as tiny
 from tests.runtime.fake_home import make_home
 
 
+@pytest.fixture(autouse=True)
+def no_spu(monkeypatch):
+    """Also where it is installed."""
+    monkeypatch.setattr("mpcc.runtime.spu.protocols.PACKAGE", "no-such-package")
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A fake MP-SPDZ with the party program of `ring` only."""
@@ -59,6 +65,26 @@ def test_every_line_that_is_not_ok_says_what_to_do(tmp_path, monkeypatch):
     lines = examine(tiny.prefix_program(), hosts=tmp_path / "none.toml")
     assert all(line.todo for line in lines if line.status != "ok")
     assert by_check(lines)["MP-SPDZ"].status == by_check(lines)["hosts"].status == "fail"
+
+
+@pytest.mark.parametrize("program", [None, "ring", "semi2k"])
+def test_one_secure_engine_is_enough(home, monkeypatch, program):
+    """What the others lack is a warning then, whichever it is; the emulator does not count."""
+    monkeypatch.setattr("mpcc.runtime.spu.protocols.installed_version", lambda: "0.0")
+    it = None if program is None else tiny.prefix_program()
+    monkeypatch.setattr(type(tiny.prefix_program()), "protocol", program)
+    both = program != "semi2k"
+    assert by_check(examine(it))["secure engines"].found == ("mp-spdz and spu are ready" if both else "spu is ready")
+    assert not [line for line in examine(it) if line.status == "fail"]
+    monkeypatch.delenv("MP_SPDZ_HOME")
+    lines = by_check(examine(it))
+    assert lines["MP-SPDZ"].status == "warn" and lines["secure engines"].found == "spu is ready"
+    monkeypatch.undo()
+    monkeypatch.setattr("mpcc.runtime.spu.protocols.PACKAGE", "no-such-package")
+    monkeypatch.delenv("MP_SPDZ_HOME", raising=False)
+    lines = by_check(examine())
+    assert lines["engine spu"].status == lines["MP-SPDZ"].status == lines["secure engines"].status == "fail"
+    assert lines["engine emulator"].status == "ok" and "mp-spdz, spu" in lines["secure engines"].todo
 
 
 def test_an_old_mp_spdz(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ def keys(tmp_path, capsys):
 
 def refused(keys, match, error=EngineError, role="client"):
     with pytest.raises(error, match=match) as caught:
-        site_of(keys / "hosts.toml", role, "ring")
+        site_of(keys / "hosts.toml", role, ROLES)
     assert "\n" not in str(caught.value)
 
 
@@ -40,7 +40,7 @@ def change(keys, old, new):
 
 
 def test_keys_and_hosts(keys):
-    site = site_of(keys / "hosts.toml", "provider", "ring")
+    site = site_of(keys / "hosts.toml", "provider", ROLES)
     assert site.addresses == ("127.0.0.1:5000", "127.0.0.1:5001", "127.0.0.1:5002")
     assert list(site.identities) == ["provider"] and sorted(site.certificates) == ["P0", "P1", "P2"]
     assert (keys / "provider.key").stat().st_mode & 0o777 == 0o600
@@ -133,8 +133,9 @@ def test_provider_and_helper_need_no_torch():
     modules = (
         "mpcc.cli.app",
         "mpcc.runtime.parties.hosts",
-        "mpcc.runtime.mp_spdz.session",
-        "mpcc.compiler.bundle.role_part",
+        "mpcc.runtime.engines",
+        "mpcc.program",
+        "mpcc.exchange",
         "mpcc.report.session",
         "mpcc.compiler.cost",
     )

@@ -13,17 +13,18 @@ import pytest
 from fake_home import make_home, processes_below, soon
 
 from mpcc.compiler.errors import EngineError
-from mpcc.exchange import check_weights
-from mpcc.runtime.engine import Deployment
 from mpcc.runtime.mp_spdz import session
-from mpcc.runtime.mp_spdz.session import local_site, provision, serve
+from mpcc.runtime.mp_spdz.emitted import Emitted
+from mpcc.runtime.mp_spdz.session import provision, serve
+from mpcc.runtime.mp_spdz.state import check_weights
 from mpcc.runtime.parties.processes import Limits
+from mpcc.runtime.parties.site import local_site
 
 ROLES = ("client", "provider", "helper")
 ENOUGH = Limits(start=60.0, idle=30.0)  # for a busy machine
 NONE = np.zeros(0, np.int64)
 WEIGHTS = np.array([7], np.int64)
-PROGRAM = Deployment("x = 1\n", "ring", "layout", NONE, 1, 2, (("y", 1), ("z", 1)))
+PROGRAM = Emitted("x = 1\n", "ring", "layout", NONE, 1, 2, (("y", 1), ("z", 1)))
 REQUESTS = [np.array(pair, np.int64) for pair in ((1, -2), (3, 4))]
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for orphans in /proc")
 
@@ -268,6 +269,6 @@ def test_the_disk_is_full(home, state, monkeypatch, name):
 
 def test_the_port_is_in_use(work, state):
     behaviour = "say('Binding to socket on host:1 failed (Address already in use)', sys.stderr); time.sleep(60)"
-    site = replace(local_site("ring"), addresses=("127.0.0.1:6001", "127.0.0.1:6002", "127.0.0.1:6003"))
+    site = replace(local_site(ROLES), addresses=("127.0.0.1:6001", "127.0.0.1:6002", "127.0.0.1:6003"))
     with pytest.raises(EngineError, match=r"the port is in use by another process; at 127\.0\.0\.1:6001"):
         run(make_home(work.parent / "busy", behaviour), state, site=site)

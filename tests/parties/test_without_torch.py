@@ -17,9 +17,9 @@ class Absent:
             raise ImportError(name)
 
 sys.meta_path.insert(0, Absent())
-import mpcc.cli.app, mpcc.doctor, mpcc.compiler.bundle.role_part, mpcc.runtime.mp_spdz.session, mpcc.report.session
-from mpcc.cli.deploy import _estimate
-print(_estimate(Path(sys.argv[1])).bytes_online)
+import mpcc.cli.app, mpcc.doctor, mpcc.runtime.engines, mpcc.report.session, mpcc.report.result
+from mpcc.loading import load
+print(load(Path(sys.argv[1]), ()).cost().bytes_online)
 """
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import standin
+from one_request import Job
 
 from mpcc.backends.emulator import emulator
 from mpcc.backends.mp_spdz.dialects import DIALECTS
@@ -14,7 +15,6 @@ from mpcc.backends.mp_spdz.weights import tensor_order
 from mpcc.compiler.ring.ir import Builder, RingGraph
 from mpcc.compiler.ring.verify import verify
 from mpcc.passes.ring.place_truncations import place_truncations
-from mpcc.runtime.engine import Job
 
 
 @dataclass(frozen=True)

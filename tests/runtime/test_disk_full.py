@@ -10,16 +10,16 @@ import primitives
 import pytest
 from fake_home import make_home, processes_below, soon
 from mp_spdz_here import needs_mp_spdz
+from one_request import Job, run_job
 from ring_cases import assert_same, make, run_emulator
 
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime.engine import Deployment, Job
-from mpcc.runtime.mp_spdz.build import run_job
+from mpcc.runtime.mp_spdz.emitted import Emitted
 from mpcc.runtime.mp_spdz.session import provision, serve
 
 NONE = np.zeros(0, np.int64)
 SIZE = 1 << 20
-FREE = (0, 8, 60, 150)  # kilobytes: too few for the source, for the byte code, for the parties' folders, for their logs
+FREE = (0, 8, 60, 110)  # kilobytes: too few for the source, for the byte code, for the parties' folders, for their logs
 FULL = "No space left on device.*make room there, or set TMPDIR"
 
 
@@ -87,7 +87,7 @@ def test_no_room_for_the_shares(small, tmp_path, monkeypatch):
     """The disk of the state is full, that of the working folder is not."""
     case, work, state = make(large), tmp_path / "work", small / "state"
     weights = case.region(False)
-    program = Deployment(case.source.text, "ring", "layout", NONE, weights.size, 200, case.job.outputs)
+    program = Emitted(case.source.text, "ring", "layout", NONE, weights.size, 200, case.job.outputs)
     work.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(work))
     filler = fill(small, 400)

@@ -12,10 +12,9 @@ import child
 import numpy as np
 import pytest
 from fake_home import GOOD, make_home, processes_below, soon
+from one_request import Job, run_job
 
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime.engine import Job
-from mpcc.runtime.mp_spdz.build import run_job
 from mpcc.runtime.parties import processes as parties
 from mpcc.runtime.parties.processes import Limits
 
@@ -63,12 +62,13 @@ def test_outputs_and_measures(work):
 def test_each_party_has_only_its_own(work):
     """No folder but the client's holds its input, and none a foreign key; all of it is the owner's alone."""
     inside = "(record / f'seen{player}').write_text(' '.join(sorted(f.name for f in pathlib.Path('.').rglob('*'))))\n"
-    inside += "(record / f'stream{player}').write_bytes((data / f'Input-Binary-P{player}-0').read_bytes())\n"
+    inside += "content = (data / f'Input-Binary-P{player}-0').read_bytes()\n"
+    inside += "(record / f'stream{player}').write_bytes(content)\n"
     inside += "(record / f'mode{player}').write_text(oct(os.stat('..').st_mode & 0o777) + "
-    inside += "oct(os.stat(data / f'P{player}.key').st_mode & 0o777))\n" + GOOD
+    inside += "oct(os.stat(data / f'P{player}.key').st_mode & 0o777))\nbegin(); finish(content)"
     home = make_home(work.parent / "home", inside)
     run_job(job(), home=home)
-    for player, stream in enumerate(([1, -2, 3], [7], [])):
+    for player, stream in enumerate(([1, -2, 3, 0], [7], [])):
         assert np.frombuffer((home / f"stream{player}").read_bytes(), "<i8").tolist() == stream
         names = (home / f"seen{player}").read_text().split()
         own = [f"Input-Binary-P{player}-0", f"P{player}.key"]
@@ -143,7 +143,7 @@ def test_a_party_leaves_a_child_behind(work):
 
 
 def test_a_party_ends_early_and_well(work):
-    fails(work, "begin()\nif player: finish()", "received 0 numbers, the program promises 3")
+    fails(work, "begin()\nif player: finish()", "the client received less than the program promises")
 
 
 def test_a_party_does_not_report(work):
@@ -194,7 +194,7 @@ def test_disk_full(work, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mpcc.runtime.mp_spdz.build.write_private", full)
+    monkeypatch.setattr("mpcc.runtime.mp_spdz.session.write_private", full)
     fails(work, GOOD, "No space left on device")
 
 
@@ -211,10 +211,10 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import numpy as np
-from mpcc.runtime.engine import Job
-from mpcc.runtime.mp_spdz.build import run_job
+from mpcc.runtime.mp_spdz.emitted import Emitted
+from mpcc.runtime.mp_spdz.session import serve
 n = np.zeros(1, np.int64)
-run_job(Job("x = 1", "ring", n, n, n, (("y", 1),)), home=Path(sys.argv[1]))
+serve(Emitted("x = 1", "ring", "layout", n, 1, 1, (("y", 1),)), [n], weights=n, home=Path(sys.argv[1]))
 """
 
 
@@ -234,3 +234,23 @@ def test_mpcc_is_ended(work, number):
         process.communicate()
     assert process.returncode in (-number, 130, 1)
     assert soon(lambda: not processes_below(work.parent) and not list(work.iterdir()))
+
+
+IGNORED = """
+import os, signal, sys, tempfile, time
+from pathlib import Path
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from mpcc.runtime.parties.folders import environment, working_folder
+child = "import signal, sys; sys.exit(3 if signal.getsignal(signal.SIGINT) is signal.default_int_handler else 4)"
+with working_folder() as (work, watchdog):
+    command = [sys.executable, "-c", child]
+    process = watchdog.start(command, cwd=work, env=environment(), stdout=work / "stdout", stderr=work / "stderr")
+    print(process.wait(), signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
+"""
+
+
+def test_parties_of_a_background_job_can_be_interrupted(work):
+    """The job itself ignores SIGINT, as whoever started it so wants; what it starts does not."""
+    env = {**os.environ, "TMPDIR": str(work)}
+    done = subprocess.run([sys.executable, "-c", IGNORED], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["3", "True"], done.stderr

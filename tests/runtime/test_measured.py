@@ -3,10 +3,10 @@
 import primitives
 import pytest
 from mp_spdz_here import needs_mp_spdz
+from one_request import run_job
 from ring_cases import make
 
 from mpcc.compiler.cost import estimate
-from mpcc.runtime.mp_spdz.build import run_job
 
 SHAPE = (4, 8, 40)  # 1280 elements: bits are packed in whole words
 

@@ -14,11 +14,11 @@ import primitives
 import pytest
 from fake_home import processes_below, soon
 from mp_spdz_here import needs_mp_spdz
+from one_request import run_job
 from ring_cases import make
 
 from mpcc.compiler.errors import EngineError
 from mpcc.compiler.ring.ir import Builder, RingType
-from mpcc.runtime.mp_spdz.build import run_job
 from mpcc.runtime.parties import processes as parties
 from mpcc.runtime.parties.processes import Limits
 
@@ -115,6 +115,7 @@ def test_a_source_that_does_not_compile(work):
 @needs_mp_spdz
 @pytest.mark.parametrize("stream, role", [("client_stream", "client"), ("provider_stream", "provider")])
 def test_a_stream_is_too_short(work, stream, role):
+    """Its sizes are said to be right, but the source reads more."""
     job = make(primitives.loops).job
     with pytest.raises(EngineError, match=f"the {role} failed") as caught:
         run_job(replace(job, **{stream: np.zeros(1, np.int64)}))

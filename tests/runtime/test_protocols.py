@@ -16,6 +16,7 @@ import pytest
 import tiny_programs
 import torch
 from mp_spdz_here import HOME, needs_mp_spdz
+from one_request import Job, run_job
 from ring_cases import assert_same, for_protocol, make, run_emulator
 from tiny_models import batches, compiled, shared_inputs, tiny
 
@@ -24,8 +25,6 @@ from mpcc.backends.mp_spdz.weights import Region, tensor_order
 from mpcc.compiler.cost import PROTOCOLS, estimate
 from mpcc.compiler.fixed import decode, encode
 from mpcc.compiler.frontend.partition import Partition
-from mpcc.runtime.engine import Job
-from mpcc.runtime.mp_spdz.build import run_job
 
 OTHERS = [name for name in DIALECTS if name != "ring"]
 SMALL = ("matmuls", "products", "comparisons", "selections", "truncations", "loops", "publics")

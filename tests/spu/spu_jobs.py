@@ -18,10 +18,10 @@ from mpcc.backends.spu.program import StableHlo
 from mpcc.backends.spu.stablehlo import emit_stablehlo
 from mpcc.compiler.graph.interpret import outputs_of, run_graph
 from mpcc.compiler.graph.visibility import infer
+from mpcc.runtime.engine import Served
 from mpcc.runtime.parties.processes import Limits
 from mpcc.runtime.spu import session as spu_session
 from mpcc.runtime.spu.folders import Array
-from mpcc.runtime.spu.session import SpuServed
 
 LIMITS = Limits(start=120.0, idle=60.0)
 
@@ -35,7 +35,7 @@ class Job:
     provider: dict[str, Array]
     public: dict[str, Array]
 
-    def run(self, *more: dict[str, Array], **options: Any) -> SpuServed:
+    def run(self, *more: dict[str, Array], **options: Any) -> Served:
         options = {"limits": LIMITS} | options
         return spu_session.serve(
             self.program, [self.client, *more], public=self.public, weights=self.provider, **options

@@ -85,7 +85,7 @@ def test_a_saved_program(work, tmp_path_factory):
     first, second = (result.measured for result in results)
     assert first is not None and second is not None and second.bytes_online > 0
     assert first.provisioning_bytes > 0 and second.provisioning_bytes == 0
-    with pytest.raises(MpccError, match="no stored shares"):
+    with pytest.raises(MpccError, match="stores no shares"):
         program.run_many([sample], tmp_path_factory.mktemp("state"), engine="spu")
 
 

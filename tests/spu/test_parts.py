@@ -6,6 +6,7 @@ import io
 import json
 import os
 import socket
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,16 +14,19 @@ from rich.console import Console
 
 from mpcc.cli import app as cli
 from mpcc.cli import files
-from mpcc.compiler.errors import BundleError, EngineError, MpccError
+from mpcc.compiler.errors import EngineError, MpccError
 from mpcc.engine_choice import check_provisioning
-from mpcc.report.spu import show_spu_session, spu_json
-from mpcc.runtime.engine import Measured
+from mpcc.loading import load
+from mpcc.report.session import session_json, show_session
+from mpcc.runtime.deployment import deployment_of
+from mpcc.runtime.engine import Measured, Served
+from mpcc.runtime.parties.connections import remote_ends
+from mpcc.runtime.parties.processes import Party
 from mpcc.runtime.spu import peers as spu_peers
-from mpcc.runtime.spu.part import read_code, read_private, read_public
+from mpcc.runtime.spu.code import code_of
+from mpcc.runtime.spu.folders import LOG_LINE
 from mpcc.runtime.spu.party import CONNECTED
-from mpcc.runtime.spu.session import SpuServed
 from mpcc.split import split_program
-from mpcc.spu_exchange import program_of
 from tests.bundle import tiny_programs as tiny
 
 
@@ -34,36 +38,10 @@ def parts(tmp_path_factory):
     return {p.parent.name: p for p in split_program(folder / "prog.mpc", folder, ("client", "provider", "helper"))}
 
 
-def test_every_role_reads_the_same_program(parts):
-    bundle = tiny.prefix_program().bundle
+def test_every_role_makes_the_same_program(parts):
+    shared = deployment_of(tiny.prefix_program().bundle)
     for path in parts.values():
-        assert read_code(path) == program_of(bundle)
-        assert {n: v.tolist() for n, v in read_public(path).items()} == {
-            n: t.tolist() for n, t in bundle.public.items()
-        }
-    weights = read_private(parts["provider"])
-    assert {n: v.tolist() for n, v in weights.items()} == {n: t.tolist() for n, t in bundle.provider.items()}
-    with pytest.raises(BundleError, match="the provider's part cannot be read"):
-        read_private(parts["helper"])
-
-
-@pytest.mark.parametrize(
-    "spoil, message",
-    [
-        (lambda f: (f / "program.mlir").write_text("module {}"), "its digest differs"),
-        (lambda f: (f / "program.json").write_text("{"), "corrupt"),
-        (lambda f: (f / "program.json").write_text("{}"), "corrupt"),
-        (lambda f: (f / "program.json").unlink(), "cannot read a file"),
-        (lambda f: f.rename(f.with_name("other")), "no files for the spu engine"),
-        (lambda f: (f.parent.parent / "prog.mpc").write_text("another"), "of another program"),
-    ],
-)
-def test_a_part_that_is_not_whole(tmp_path, spoil, message):
-    tiny.prefix_program().save(tmp_path / "prog.mpc")
-    (helper,) = split_program(tmp_path / "prog.mpc", tmp_path, ("helper",))
-    spoil(helper.with_suffix(".mpcc") / "spu")
-    with pytest.raises(BundleError, match=message):
-        read_code(helper)
+        assert code_of(load(path, ()).deployment()) == code_of(shared)
 
 
 # ** a peer that is gone **
@@ -78,7 +56,7 @@ def test_a_closed_connection_is_noticed(tmp_path, monkeypatch):
         watch = spu_peers.PeerWatch([party], ["127.0.0.1:1", f"127.0.0.1:{port}"], ("client", "provider"))
         watch.check()  # not connected yet
         with socket.create_connection(("127.0.0.1", port)):
-            assert ("127.0.0.1", port) in spu_peers.remote_ends(os.getpid())
+            assert ("127.0.0.1", port) in remote_ends(os.getpid())
             watch.check()
     with pytest.raises(EngineError, match="the client failed: the provider has closed its connection"):
         watch.check()
@@ -92,7 +70,11 @@ def test_a_host_without_an_address():
 
 
 # ** what is shown **
-SERVED = SpuServed(
+ROLES = ("client", "provider", "helper")
+SERVED = Served(
+    "spu",
+    "aby3",
+    ROLES,
     answers=({}, {}),
     measured=tuple(Measured("spu", (n, 2000, 30), (4, 5, 6), 1.5, 0, 0.0, 70, 0.0, 2) for n in (100, 300)),
     players=(0, 1, 2),
@@ -102,30 +84,48 @@ SERVED = SpuServed(
 )
 
 
-def shown(estimated=None):
+def shown(served):
     console = Console(file=io.StringIO(), width=80)
-    show_spu_session(console, SERVED, "aby3", estimated)
+    show_session(console, served, tiny.prefix_program().cost())
     return console.file.getvalue()
 
 
 def test_a_session_is_shown_without_an_estimate_beside_it():
     """MP-SPDZ's estimate stands apart and says whose it is."""
     cost = tiny.prefix_program().cost()
-    lines = shown(cost).splitlines()
+    lines = shown(SERVED).splitlines()
     rows = {line[:34].strip(): line[34:].split() for line in lines}
     assert rows["bytes sent by the client"] == ["200", "400"] and rows["bytes sent by all"] == ["2,230", "4,460"]
     assert rows["messages of the busiest party"] == ["6", "12"] and rows["seconds"] == ["1.50", "3.00"]
-    assert rows["bytes to share the weights, once"] == ["900"]
-    assert "no estimate for spu" in lines[-1] and f"MP-SPDZ (ring): {cost.bytes_online:,} bytes" in lines[-1]
-    assert f"{cost.bytes_online:,}" not in "".join(lines[:-1]) and "MP-SPDZ" not in shown()
+    assert rows["bytes to share the weights"] == ["0", "900"]
+    assert "no estimate for spu" in lines[-1] and f"mp-spdz (ring): {cost.bytes_online:,} bytes" in lines[-1]
+    assert f"{cost.bytes_online:,}" not in "".join(lines[:-1]) and "estimated" not in session_json(SERVED, cost)
 
 
 def test_the_helper_shows_its_own_numbers_only():
-    json.dumps(spu_json(SERVED, "aby3", "helper"))
-    alone = SpuServed(({},), (Measured("spu", (30,), (6,), 1.5, 0, 0.0, 70, 0.0),), (2,), 0, 0.5, 0.25)
-    console = Console(file=io.StringIO(), width=80)
-    show_spu_session(console, alone, "aby3")
-    assert "bytes sent by the helper" in console.file.getvalue() and "by all" not in console.file.getvalue()
+    json.dumps(session_json(SERVED, tiny.prefix_program().cost(), "helper"))
+    measured = (Measured("spu", (30,), (6,), 1.5, 0, 0.0, 70, 0.0),)
+    alone = replace(SERVED, answers=({},), measured=measured, players=(2,))
+    assert "bytes sent by the helper" in shown(alone) and "by all" not in shown(alone)
+
+
+# ** why a party failed **
+LOG = """I1128 03:13:28.677911 26298 4294969856 external/brpc~/src/brpc/socket.cpp:2594 CheckHealth] Checking Socket
+[2026-11-28 03:13:28.677] [info] [thread_pool.cc:30] Create a fixed thread pool
+"""
+
+
+def test_the_engines_own_log_is_no_reason(tmp_path):
+    """Whether it stands before the reason, behind it, or alone."""
+    party = Party(2, "helper", tmp_path, [], LOG_LINE)
+    (tmp_path / "stdout").write_text("Starting timer: connected\n")
+    for said in (f"{LOG}\nthe cause\n", f"\nthe cause\n{LOG}", f"{LOG}\nthe cause\n{LOG * 99}"):
+        (tmp_path / "stderr").write_text(said)
+        assert party.last_line() == "the cause"
+    (tmp_path / "stderr").write_text(LOG)
+    assert party.last_line() == "Starting timer: connected"
+    (tmp_path / "stderr").write_text("Errors are [not] dates: W1128\n")
+    assert party.last_line() == "Errors are [not] dates: W1128"
 
 
 # ** what is refused **

@@ -96,7 +96,9 @@ def test_nobody_has_anothers_part(deployed):
     marks = [w.ravel()[:4].tobytes() for w in weights]
     assert holds(files["provider"], marks) == len(marks)
     assert not holds(files["client"], marks) and not holds(files["helper"], marks)
-    hidden = [v.numpy().ravel() for s in SAMPLES for v in program().prepared(s)[0].values() if v.is_floating_point()]
+    hidden = [
+        v.numpy().ravel() for s in SAMPLES for v in program().prepared(s).values.values() if v.is_floating_point()
+    ]
     secrets = [h.astype(kind).tobytes() for h in hidden if h.size >= 16 and h.any() for kind in ("<f4", "<f8")]
     results = np.array(answers(said)).astype(np.float32)
     secrets += [r.astype(kind).tobytes() for r in results.reshape(len(SAMPLES), -1) for kind in ("<f4", "<f8")]

@@ -154,11 +154,11 @@ def test_mistakes(options, match):
         verify(tiny.prefix_program(), **chosen)
 
 
-def test_an_old_bundle_says_so():
+def test_a_part_without_the_graph_says_so():
     program = tiny.prefix_program()
-    old = dataclasses.replace(program, bundle=dataclasses.replace(program.bundle, mpc=None))
-    with pytest.raises(MpccError, match="compile again"):
-        verify(old, SAMPLES, engine="emulator")
+    part = dataclasses.replace(program, bundle=dataclasses.replace(program.bundle, mpc=None))
+    with pytest.raises(MpccError, match=r"no mpc\.ir here"):
+        verify(part, SAMPLES, engine="emulator")
 
 
 # ** the command **

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import primitives
+from one_request import Job
 from ring_cases import for_protocol, make, run_emulator
 
-from mpcc.runtime.engine import Job
 from mpcc.runtime.mp_spdz.build import compile_source, environment, party_command
 from mpcc.runtime.mp_spdz.home import find_home, party_binary, setup_of
 from mpcc.runtime.parties.keys import Identity, install, make_identity, write_private

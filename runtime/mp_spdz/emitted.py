@@ -1,0 +1,68 @@
+"""What MP-SPDZ runs of a program: the emitted source, and how much each owner feeds to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpcc.backends.mp_spdz.dialects import check_source
+from mpcc.compiler.bundle.streams import stream
+from mpcc.runtime.deployment import Deployment
+from mpcc.runtime.engine import Arrays, Int64, Request
+
+if TYPE_CHECKING:
+    from mpcc.compiler.bundle.manifest import Placed
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A program for MP-SPDZ.
+
+    `layout` is a digest of where which weight stands, `private_elements` the number of ring elements of the provider,
+    `client_elements` that of one request; `outputs` names what the client receives, with the ring elements of each.
+    """
+
+    source: str
+    protocol: str
+    layout: str
+    public_stream: Int64
+    private_elements: int
+    client_elements: int
+    outputs: tuple[tuple[str, int], ...]
+
+
+def emitted(program: Deployment) -> Emitted:
+    """What is run of a program. EngineError if its source was made for another protocol than its manifest says."""
+    manifest = program.manifest
+    check_source(program.source, program.protocol)
+    return Emitted(
+        program.source,
+        program.protocol,
+        layout_digest(manifest.private_weights),
+        stream(manifest.public_weights, program.public),
+        manifest.private_elements,
+        sum(n.type.elements for n in program.ring if n.op == "input"),
+        tuple((o.name, int(np.prod(o.shape, dtype=np.int64))) for o in manifest.outputs if not o.clear),
+    )
+
+
+def layout_digest(placed: Iterable[Placed]) -> str:
+    """A digest of which weight stands where at which scale."""
+    rows = [[p.tensor, p.frac_bits, p.position, p.elements] for p in placed]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def provider_stream(program: Deployment, weights: Arrays) -> Int64:
+    """The provider's weights as ring elements, in the program's order."""
+    return stream(program.manifest.private_weights, weights)
+
+
+def client_stream(program: Deployment, request: Request) -> Int64:
+    """What the client feeds to its party for one request."""
+    parts = [request.shared[name].reshape(-1) for name in program.manifest.client_order]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)

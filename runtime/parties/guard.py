@@ -1,0 +1,35 @@
+"""The watchdog's process: it outlives its parent just long enough to clean up after it.
+
+It reads from its parent which process groups were started. When the parent is gone, however it ended, the pipe closes,
+and what is still registered is ended and the working folder removed (which holds keys and a client's input).
+Run as a script, with the folder to remove (or nothing) as its argument; it imports nothing of mpcc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+
+
+def kill_group(group: int) -> None:
+    """SIGKILL to a process group, if it still exists."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def main() -> None:
+    """Follow the parent's messages until it is gone, then clean up."""
+    groups: set[int] = set()
+    for line in sys.stdin:
+        (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+    for group in groups:
+        kill_group(group)
+    if len(sys.argv) > 1:
+        shutil.rmtree(sys.argv[1], ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
