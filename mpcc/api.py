@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.compiler.bundle.manifest import input_specs
 from mpcc.compiler.bundle.read import load as load_bundle
 from mpcc.compiler.bundle.read import pack
@@ -16,6 +15,7 @@ from mpcc.compiler.driver.pipeline import Options, check_options, compile_model
 from mpcc.compiler.driver.savings import measured_savings
 from mpcc.compiler.frontend.capture import Captured, Inputs, capture, save_model
 from mpcc.compiler.frontend.partition import Partition
+from mpcc.compiler.protocols import protocol_of
 from mpcc.inputs import prepare_inputs, random_inputs
 from mpcc.program import Program
 
@@ -83,7 +83,7 @@ def compile(
         network=network_of(network),
         output=output,
         frac_bits=frac_bits,
-        truncation=truncation or dialect_of(protocol).truncation,
+        truncation=truncation or protocol_of(protocol).truncation,
         profile=profile,
         failure_bits=failure_bits,
         approximations=approximations,

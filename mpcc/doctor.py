@@ -123,16 +123,16 @@ def _home() -> tuple[Home | None, Line]:
 
 def _binaries(home: Home, wanted: str | None) -> Iterator[Line]:
     """The party programs; a missing one is a failure only for the protocol that is needed."""
-    from mpcc.backends.mp_spdz.dialects import DIALECTS
+    from mpcc.compiler.protocols import PROTOCOLS
 
-    for name, dialect in DIALECTS.items():
-        binary = home.path / dialect.binary
+    for name, protocol in PROTOCOLS.items():
+        binary = home.path / protocol.binary
         if binary.is_file() and os.access(binary, os.X_OK):
-            yield Line(f"protocol {name}", "ok", dialect.binary)
+            yield Line(f"protocol {name}", "ok", protocol.binary)
             continue
-        found = f"{dialect.binary} {'cannot be executed' if binary.is_file() else 'is not built'}"
+        found = f"{protocol.binary} {'cannot be executed' if binary.is_file() else 'is not built'}"
         status: Status = "fail" if name == (wanted or _SIMPLEST) else "warn"
-        yield Line(f"protocol {name}", status, found, f"build it: make -C {home.path} {dialect.binary}")
+        yield Line(f"protocol {name}", status, found, f"build it: make -C {home.path} {protocol.binary}")
 
 
 def _other_engines() -> Iterator[Line]:
@@ -144,9 +144,9 @@ def _other_engines() -> Iterator[Line]:
 
 
 def _parties(protocol: str) -> int:
-    from mpcc.backends.mp_spdz.dialects import DIALECTS
+    from mpcc.compiler.protocols import PROTOCOLS
 
-    return DIALECTS[protocol].parties if protocol in DIALECTS else 3
+    return PROTOCOLS[protocol].parties if protocol in PROTOCOLS else 3
 
 
 def _ports(count: int) -> Line:

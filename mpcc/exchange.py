@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpcc.backends.mp_spdz.dialects import check_source, dialect_of
+from mpcc.backends.mp_spdz.dialects import check_source
 from mpcc.compiler.bundle.role_part import layout_digest
 from mpcc.compiler.errors import EngineError, MpccError
+from mpcc.compiler.protocols import protocol_of
 from mpcc.runtime.engine import Deployment, Int64, Provisioned, Served
 from mpcc.runtime.mp_spdz import session as sessions
 from mpcc.runtime.mp_spdz import state as states
@@ -48,7 +49,7 @@ def deployment(program: Program) -> Deployment:
 
 def provision_program(program: Program, state: Path, *, progress: Progress | None = None) -> Provisioned:
     """See `Program.provision`."""
-    if not dialect_of(program.protocol).stored_shares:
+    if not protocol_of(program.protocol).stored_shares:
         raise MpccError(
             f"shares of {program.protocol} cannot be stored: their tags are valid in one run only",
             todo="run without provisioning",

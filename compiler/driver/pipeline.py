@@ -14,8 +14,8 @@ from mpcc.backends.mp_spdz.emitter import Source, emit
 from mpcc.compiler.approximations import CHANGING, FAITHFUL
 from mpcc.compiler.cost import Cost, Network, estimate, network_of
 from mpcc.compiler.driver.candidates import PROFILES, VARIANTS, base_settings, formats_for, weight_bound
-from mpcc.compiler.driver.choose import Alternative, choose
-from mpcc.compiler.driver.profile import truncation_magnitudes
+from mpcc.compiler.driver.choose import Alternative, choose, remembered
+from mpcc.compiler.driver.profile import MagnitudeProfiler
 from mpcc.compiler.driver.supported import check_secure
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.frontend.capture import Captured
@@ -26,6 +26,7 @@ from mpcc.compiler.graph.visibility import infer
 from mpcc.compiler.lowering import Settings
 from mpcc.compiler.lowering.lower import Lowered, lower
 from mpcc.compiler.lowering.used_forms import UsedForm
+from mpcc.compiler.protocols import protocol_of
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.compiler.ring.verify import verify
 from mpcc.passes.graph.canonicalise import canonicalise
@@ -46,6 +47,7 @@ from mpcc.passes.ring.merge_rescales import merge_rescales
 from mpcc.passes.ring.place_truncations import place_truncations
 
 Stage = Callable[[str], None]
+Lowering = Callable[[Settings], Lowered]
 Profiler = Callable[[RingGraph], Mapping[str, float]]
 
 
@@ -141,7 +143,7 @@ def compile_model(
         MpccError: see the stages; nothing is written here.
     """
     check_options(options)
-    dialect = dialect_of(options.protocol)
+    protocol = protocol_of(options.protocol)
     stage("label")
     check_base(model, partition)
     low_rank: tuple[Recovered, ...] = ()
@@ -162,14 +164,15 @@ def compile_model(
     region = regions.mpc if "roll_layers" in options.without else roll_layers(regions.mpc)
     base = base_settings(options, regions, tensors) if form is None else form
     base = replace(base, weight_bound=weight_bound(regions, tensors))
-    profile = partial(truncation_magnitudes, client=regions.client, tensors=tensors, samples=calibration)
+    profile = MagnitudeProfiler(regions.client, tensors, calibration)
+    lowering = remembered(partial(lower, region))
 
     stage("schedule")
-    make = maker(region, options, budget_of(options) if dialect.local_trunc else 0.0, profile)
+    make = maker(lowering, options, budget_of(options) if protocol.local_truncation else 0.0, profile)
     chosen, alternatives = (
         (make(base), ())
         if form is not None
-        else choose(base, formats_for(options, base), VARIANTS, make, partial(rough_cost, region, options))
+        else choose(base, formats_for(options, base), VARIANTS, make, partial(rough_cost, lowering, options))
     )
     verify(chosen.ring, final=True)
 
@@ -179,8 +182,7 @@ def compile_model(
         protocol=options.protocol,
         title="mpcc program",
         truncation=options.truncation,
-        compile_hint=f"compile.py {' '.join(dialect.compile_options)}",
-        parties=dialect.parties,
+        compile_hint=f"compile.py {' '.join(dialect_of(options.protocol).compile_options)}",
     )
     return Compiled(
         graph,
@@ -199,12 +201,12 @@ def compile_model(
     )
 
 
-def maker(region: Graph, options: Options, budget: float, profile: Profiler) -> Callable[[Settings], Form]:
-    """What lowers, schedules and prices the region in given settings; equal programs are scheduled once."""
+def maker(lowering: Lowering, options: Options, budget: float, profile: Profiler) -> Callable[[Settings], Form]:
+    """What schedules and prices the region in given settings; equal programs are scheduled once."""
     made: list[tuple[Lowered, bool, bool, Form]] = []  # lowered, lean, local truncations deferred
 
     def make(settings: Settings) -> Form:
-        lowered = lower(region, settings)
+        lowered = lowering(settings)
         for known, lean, deferred, form in made:
             if (known.ring, lean, deferred) == (lowered.ring, settings.lean, settings.defer_local):
                 return replace(form, settings=settings)
@@ -217,10 +219,10 @@ def maker(region: Graph, options: Options, budget: float, profile: Profiler) -> 
     return make
 
 
-def rough_cost(region: Graph, options: Options, settings: Settings) -> Cost:
+def rough_cost(lowering: Lowering, options: Options, settings: Settings) -> Cost:
     """What a form would cost with every truncation in place and none of them local: nothing has to be run for it."""
     variant = "nearest" if settings.truncation == "nearest" else "safe"
-    merged = _merged(lower(region, settings).ring, options.without)
+    merged = _merged(lowering(settings).ring, options.without)
     merged = defer_rescales(merged) if settings.defer_local and "defer_rescales" not in options.without else merged
     placed = _placed(merged, variant=variant, without=options.without)
     return estimate(placed, options.protocol, network=options.network)
@@ -233,7 +235,7 @@ def rewritten(
 
     MpccError: see the stages.
     """
-    dialect = dialect_of(options.protocol)
+    protocol = protocol_of(options.protocol)
     stage("fold")
     graph = assign_roles(model.graph, options)
     graph = choose_outputs(graph, options.output)
@@ -243,12 +245,12 @@ def rewritten(
     stage("infer")
     labels = labels_of(evidence)
     graph = infer(private_embedding(infer(graph, labels)), labels)
-    graph = infer(merge_adapters(graph, public_products_local=dialect.public_products_local), labels)
+    graph = infer(merge_adapters(graph, public_products_local=protocol.public_products_local), labels)
     check_secure(graph)
 
     stage("rewrite")
     folded, constants, recovered = (
-        (graph, {}, {}) if "fold_affine" in options.without else fold_affine(graph, dialect.operands_free)
+        (graph, {}, {}) if "fold_affine" in options.without else fold_affine(graph, protocol.operands_free)
     )
     folded = infer(folded, labels)
     tensors |= constants
@@ -305,7 +307,7 @@ def _placed(ring: RingGraph, *, variant: str, without: Set[str]) -> RingGraph:
 
 def check_options(options: Options) -> None:
     """Refuse unknown choices, with what is known."""
-    dialect_of(options.protocol)
+    protocol_of(options.protocol)
     known = {"profile": tuple(PROFILES), "truncation": ("probabilistic", "nearest"), "output": ("logits", "all")}
     for key, allowed in known.items():
         value = getattr(options, key)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from mpcc.compiler.errors import InternalError, RangeError
 from mpcc.compiler.graph.ir import Node
 from mpcc.compiler.lowering.used_forms import UsedForm
-from mpcc.compiler.ring.ir import Builder, RingNode
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingNode
 
 RANGE_MARGIN = 1.25  # calibrated magnitudes are widened by this and rounded up to a power of two
 WIDE_MARGIN, TIGHT_MARGIN = 2.0, 1.1

@@ -12,7 +12,8 @@ from mpcc.compiler.errors import InternalError
 from mpcc.compiler.graph.ir import Graph, Node
 from mpcc.compiler.lowering import RULES, Context, Settings
 from mpcc.compiler.lowering.used_forms import UsedForm, counted
-from mpcc.compiler.ring.ir import Builder, RingGraph, RingNode, RingOrigin, RingType
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingGraph, RingNode, RingOrigin, RingType
 
 # Boolean and integer inputs are whole numbers and keep scale 0: products with them need no truncation.
 _WHOLE = frozenset({"bool", "i64", "i32"})

@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mpcc.backends.mp_spdz.dialects import dialect_of
-from mpcc.compiler.cost import PROTOCOLS
 from mpcc.compiler.driver.choose import sentence
+from mpcc.compiler.protocols import PROTOCOLS, protocol_of
 from mpcc.inspection import groups, operations, roles, shared_tensors
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def show_program(console: Console, program: Program, network: str | Network | No
     console.print(f"[bold]{escape(manifest.architecture or 'model')}[/bold], compiled by mpcc {manifest.mpcc}")
     console.print(f"protocol {manifest.protocol}: {security}", markup=False)
     console.print(
-        f"{dialect_of(manifest.protocol).domain}, {manifest.frac_bits} fractional bits, "
+        f"{protocol_of(manifest.protocol).domain}, {manifest.frac_bits} fractional bits, "
         f"truncation {manifest.truncation}; source of {program.source.count(chr(10))} lines",
         markup=False,
     )
@@ -271,9 +270,7 @@ def _comparison(result: Result) -> Table:
 
 def _players(estimated: Cost) -> tuple[str, ...]:
     """The roles by player; numbers where the engine does not know the protocol."""
-    from mpcc.runtime.mp_spdz.home import SETUPS
-
-    setup = SETUPS.get(estimated.protocol)
+    setup = PROTOCOLS.get(estimated.protocol)
     return setup.roles if setup is not None else tuple(f"party {i}" for i in range(len(estimated.bytes_by_party)))
 
 

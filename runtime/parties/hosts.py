@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mpcc.compiler.errors import EngineError, MpccError
-from mpcc.runtime.mp_spdz.home import SETUPS, setup_of
+from mpcc.compiler.protocols import PROTOCOLS
+from mpcc.runtime.mp_spdz.home import setup_of
 from mpcc.runtime.mp_spdz.session import Site
 from mpcc.runtime.parties.keys import Identity, check_certificate, check_pair
 
@@ -95,7 +96,7 @@ def site_of(path: Path, role: str, protocol: str) -> Site:
 
 def player_of(role: str, protocol: str | None = None) -> int:
     """The player's number of a role, in one protocol or in the first that has it. MpccError if there is none."""
-    setups = [setup_of(protocol)] if protocol is not None else list(SETUPS.values())
+    setups = [setup_of(protocol)] if protocol is not None else list(PROTOCOLS.values())
     for setup in setups:
         if role in setup.roles:
             return setup.roles.index(role)

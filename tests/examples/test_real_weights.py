@@ -9,7 +9,7 @@ import torch
 
 from mpcc.backends.emulator import emulator
 from mpcc.compiler.driver.pipeline import Options, compile_model
-from mpcc.compiler.driver.profile import encode_params
+from mpcc.compiler.driver.profile import MagnitudeProfiler
 from mpcc.compiler.fixed import encode
 from mpcc.compiler.frontend.capture import capture
 from mpcc.compiler.frontend.partition import Partition
@@ -54,7 +54,8 @@ def hidden_states(compiled, sample):
         for n in compiled.ring
         if n.op == "input"
     }
-    run = emulator.run(compiled.ring, inputs, encode_params(compiled.ring, compiled.tensors), trace=True)
+    params = MagnitudeProfiler(compiled.regions.client, compiled.tensors, []).params(compiled.ring)
+    run = emulator.run(compiled.ring, inputs, params, trace=True)
     expected = run_graph(compiled.graph, sample, compiled.tensors, keep=set(compiled.recovered))
     traced = {
         member: array

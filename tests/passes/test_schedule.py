@@ -7,7 +7,8 @@ import pytest
 from harness import MODES, run_ring, scheduled
 
 from mpcc.compiler.graph.ir import attributes
-from mpcc.compiler.ring.ir import Builder, RingType
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingType
 from mpcc.compiler.ring.text import print_ring
 from mpcc.compiler.ring.verify import verify
 from mpcc.passes.ring.absorb_factors import absorb_factors

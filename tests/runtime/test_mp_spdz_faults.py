@@ -17,7 +17,8 @@ from mp_spdz_here import needs_mp_spdz
 from ring_cases import make
 
 from mpcc.compiler.errors import EngineError
-from mpcc.compiler.ring.ir import Builder, RingType
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingType
 from mpcc.runtime.mp_spdz.build import run_job
 from mpcc.runtime.parties import processes as parties
 from mpcc.runtime.parties.processes import Limits
