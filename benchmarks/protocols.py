@@ -26,8 +26,8 @@ from rich.console import Console
 from benchmarks.classifiers import SHAPES, Files, Shape, write_shape
 from benchmarks.protocol_table import Row, read_rows, write_rows
 from examples.sentiment.data import base_folder
-from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.compiler.errors import EngineError
+from mpcc.compiler.protocols import protocol_of
 from mpcc.runtime.mp_spdz.home import find_home, party_binary
 
 console = Console()
@@ -75,7 +75,7 @@ def measure(case: Case, folder: Path) -> Row:
     program = folder / f"{case.key}.mpc"
     _compile(shape, files, program, case.protocol)
     provisioned: dict[str, Any] = {}
-    if dialect_of(case.protocol).stored_shares:
+    if protocol_of(case.protocol).stored_shares:
         provisioned = json.loads(_mpcc("provision", program, "--json"))
     load = os.getloadavg()[0]
     answers = json.loads(_mpcc("run", program, "--input", files.reviews, "--engine", "mp-spdz", "--json"))

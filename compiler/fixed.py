@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from mpcc.compiler.errors import InputError, RangeError
 
-VALUE_BITS = 62  # |integer| < 2^62: sign, and one bit for the offset that signed truncation adds
+RING_BITS = 64
+HEADROOM_BITS = 2  # sign, and one bit for the offset that signed truncation adds
+VALUE_BITS = RING_BITS - HEADROOM_BITS  # |integer| < 2^62
 
 
 def encode(x: NDArray[Any], frac_bits: int) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpcc.backends.mp_spdz.dialects import DIALECTS
+from mpcc.compiler.protocols import PROTOCOLS
 from mpcc.runtime.engine import Finding, Options
 from mpcc.runtime.engines import ENGINES
 from mpcc.sizes import size
@@ -111,7 +111,7 @@ def _engines(wanted: str | None) -> Iterator[Finding]:
 
 def _parties(protocol: str | None) -> int:
     """How many parties the protocol of a program has; three where none says otherwise."""
-    return DIALECTS[protocol].parties if protocol is not None and protocol in DIALECTS else 3
+    return PROTOCOLS[protocol].parties if protocol is not None and protocol in PROTOCOLS else 3
 
 
 def _ports(count: int) -> Finding:

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.compiler.bundle.manifest import Manifest
-from mpcc.compiler.cost import PROTOCOLS, Network, Row
+from mpcc.compiler.cost import Network, Row
 from mpcc.compiler.findings import Alternative, Evidence
+from mpcc.compiler.protocols import PROTOCOLS, protocol_of
 from mpcc.compiler.ring.ir import RingGraph
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def roles(program: Program) -> dict[str, Role]:
     return {
         "client": Role(counts["client"], shared, weights, tuple(f"the output {o.name}" for o in manifest.outputs)),
         "provider": Role(counts["provider"], private, None, _provider_learns(manifest)),
-        **{role: Role(0, 0, 0, ("nothing",)) for role in dialect_of(manifest.protocol).roles[2:]},
+        **{role: Role(0, 0, 0, ("nothing",)) for role in protocol_of(manifest.protocol).roles[2:]},
         "everybody": Role(counts["public"], 0, None, tuple(everybody)),
     }
 

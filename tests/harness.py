@@ -16,7 +16,8 @@ from mpcc.compiler.lowering import Settings
 from mpcc.compiler.lowering.lower import lower
 from mpcc.compiler.ops import REGISTRY
 from mpcc.compiler.ops.base import from_torch
-from mpcc.compiler.ring.ir import Builder, RingGraph
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingGraph
 from mpcc.compiler.ring.verify import verify
 from mpcc.compiler.types import TensorType, attributes
 from mpcc.passes.calls import GraphContext, Held

@@ -1,6 +1,6 @@
 """The ring IR in clear: exact fixed-point semantics in numpy, for precision, debugging and tests."""
 
-from mpcc.backends.emulator.emulator import run
+from mpcc.backends.emulator.emulator import profile, run
 from mpcc.backends.emulator.report import EmulatorResult, Overflow, RangeUse
 
-__all__ = ["EmulatorResult", "Overflow", "RangeUse", "run"]
+__all__ = ["EmulatorResult", "Overflow", "RangeUse", "profile", "run"]

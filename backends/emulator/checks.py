@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpcc.backends.emulator.semantics import without_blocks
-from mpcc.compiler.ring.ir import HEADROOM_BITS, RingNode
+from mpcc.compiler.fixed import HEADROOM_BITS, RING_BITS
+from mpcc.compiler.ring.ir import RingNode
 
 Int64 = NDArray[np.int64]
 Extent = tuple[int, int]
-RING_BITS = 64
 LIMIT = 2 ** (RING_BITS - 1)
 
 

@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from mpcc.backends.emulator import checks, exact, semantics
 from mpcc.backends.emulator.report import EmulatorResult, Overflow, RangeUse
 from mpcc.compiler.errors import InputError, InternalError, RangeError
-from mpcc.compiler.fixed import decode
+from mpcc.compiler.fixed import RING_BITS, decode
 from mpcc.compiler.ring.ir import RingGraph, RingNode
+from mpcc.compiler.ring.rules import PRIMITIVES
 
 Int64 = NDArray[np.int64]
 Extent = tuple[int, int]
 Truncation = Literal["probabilistic", "nearest"]
 Values = dict[str, Int64]
-MOVES = frozenset({"layout", "reveal", "take", "arg", "repeat"})  # no arithmetic: nothing to check or report
+# no arithmetic: nothing to check or report
+MOVES = frozenset(p.name for p in PRIMITIVES.values() if p.kind in ("layout", "output", "loop")) | {"arg"}
 
 
 def run(
@@ -34,28 +36,35 @@ def run(
     seed: int = 0,
     trace: bool = False,
     check: bool = True,
-    profile: bool = False,
 ) -> EmulatorResult:
     """Run `graph` on integers: `inputs` by the `name` attribute of the input nodes, `params` by tensor name.
 
     A parameter is reshaped to the shape of its node; inside a repeat, iteration i reads the i-th tensor. `truncation`
     "nearest" makes every truncation round to nearest; "probabilistic" draws from a generator seeded with `seed`.
     With `check`, the first overflow is a RangeError that names the layer; without, overflows are only recorded.
-    With `profile`, the mean magnitude of what every truncation truncates is recorded.
     InputError if an input is missing or has the wrong shape; InternalError for a graph that is not ready to run.
     """
-    if graph.ring_bits != semantics.RING_BITS:
-        raise InternalError(f"the emulator has a {semantics.RING_BITS}-bit ring, the program {graph.ring_bits}")
     if truncation not in ("probabilistic", "nearest"):
         raise InternalError(f"unknown truncation {truncation!r}")
-    machine = _Machine(inputs, params, truncation == "nearest", np.random.default_rng(seed), trace, check)
-    machine.profiling = profile
-    with np.errstate(over="ignore"):
-        values = machine.graph(graph, 0, [], 0)
+    machine = _Observed(inputs, params, truncation == "nearest", np.random.default_rng(seed), trace, check)
+    values = machine.run(graph)
     outputs = {
         name: np.ascontiguousarray(values[source]).reshape(graph[source].type.shape) for name, source in graph.outputs
     }
-    return EmulatorResult(outputs, machine.trace, machine.ranges, machine.overflows, machine.magnitudes)
+    return EmulatorResult(outputs, machine.trace, machine.ranges, machine.overflows)
+
+
+def profile(
+    graph: RingGraph, inputs: Mapping[str, Int64], params: Mapping[str, Int64], *, seed: int = 0
+) -> dict[str, float]:
+    """Run `graph` as `run` does, with probabilistic truncation and no checks.
+
+    Returns for every truncation, by node name, the largest mean |integer| that it truncated in any iteration.
+    InputError and InternalError as in `run`.
+    """
+    machine = _Profiled(inputs, params, False, np.random.default_rng(seed))
+    machine.run(graph)
+    return machine.magnitudes
 
 
 def _last_use(graph: RingGraph) -> dict[str, int]:
@@ -67,25 +76,23 @@ def _last_use(graph: RingGraph) -> dict[str, int]:
 
 
 class _Machine:
-    """One run: the data, the generator and what has been observed."""
+    """One run: the data and the generator."""
 
     def __init__(
-        self,
-        inputs: Mapping[str, Int64],
-        params: Mapping[str, Int64],
-        nearest: bool,
-        rng: np.random.Generator,
-        trace: bool,
-        check: bool,
+        self, inputs: Mapping[str, Int64], params: Mapping[str, Int64], nearest: bool, rng: np.random.Generator
     ) -> None:
         self.inputs, self.params = inputs, params
         self.nearest, self.rng = nearest, rng
-        self.tracing, self.check = trace, check
-        self.trace: dict[str, list[NDArray[np.float64]]] = {}
-        self.profiling = False
-        self.magnitudes: dict[str, float] = {}
-        self.ranges: list[RangeUse] = []
-        self.overflows: list[Overflow] = []
+
+    def run(self, graph: RingGraph) -> Values:
+        """The values of a whole program."""
+        if graph.ring_bits != RING_BITS:
+            raise InternalError(f"the emulator has a {RING_BITS}-bit ring, the program {graph.ring_bits}")
+        with np.errstate(over="ignore"):
+            return self.graph(graph, 0, [], 0)
+
+    def observe(self, node: RingNode, values: Values, extents: dict[str, Extent], iteration: int) -> None:
+        """Called after every node; `extents` is for this alone."""
 
     def graph(self, graph: RingGraph, iteration: int, args: list[Int64], carried: int) -> Values:
         """Run the nodes of `graph`; `args` are the loop arguments, the first `carried` of them carried."""
@@ -167,12 +174,43 @@ class _Machine:
 
     def trunc(self, node: RingNode, v: Int64) -> Int64:
         bits = node.int_attr("bits")
-        if self.profiling:
-            mean = float(np.abs(v, dtype=np.float64).mean())
-            self.magnitudes[node.name] = max(mean, self.magnitudes.get(node.name, 0.0))
         if self.nearest or node.attr("variant") == "nearest":
             return np.asarray(semantics.trunc_nearest(v, bits))
         return np.asarray(semantics.trunc_probabilistic(v, bits, self.rng))
+
+
+class _Profiled(_Machine):
+    """A run that notes how large what is truncated is."""
+
+    def __init__(
+        self, inputs: Mapping[str, Int64], params: Mapping[str, Int64], nearest: bool, rng: np.random.Generator
+    ) -> None:
+        super().__init__(inputs, params, nearest, rng)
+        self.magnitudes: dict[str, float] = {}
+
+    def trunc(self, node: RingNode, v: Int64) -> Int64:
+        mean = float(np.abs(v, dtype=np.float64).mean())
+        self.magnitudes[node.name] = max(mean, self.magnitudes.get(node.name, 0.0))
+        return super().trunc(node, v)
+
+
+class _Observed(_Machine):
+    """A run that looks for overflows, and notes ranges and traces."""
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Int64],
+        params: Mapping[str, Int64],
+        nearest: bool,
+        rng: np.random.Generator,
+        trace: bool,
+        check: bool,
+    ) -> None:
+        super().__init__(inputs, params, nearest, rng)
+        self.tracing, self.check = trace, check
+        self.trace: dict[str, list[NDArray[np.float64]]] = {}
+        self.ranges: list[RangeUse] = []
+        self.overflows: list[Overflow] = []
 
     def observe(self, node: RingNode, values: Values, extents: dict[str, Extent], iteration: int) -> None:
         """Check `node` for overflow, and note its range and its trace."""

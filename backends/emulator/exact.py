@@ -7,11 +7,14 @@ put together in wrap-around arithmetic.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
+from mpcc.compiler.fixed import RING_BITS
+
 EXACT_BITS = 53  # float64 holds every integer of magnitude up to 2^53
-RING_BITS = 64
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
@@ -48,6 +51,7 @@ def matmul(a: Int64, b: Int64) -> Int64:
     return result
 
 
+@lru_cache(maxsize=4096)
 def limb_widths(bits_a: int, bits_b: int, terms: int) -> tuple[int, int]:
     """Limb widths in bits for which a sum of `terms` products of limbs is exact, at the fewest matrix products."""
     room = EXACT_BITS - (terms - 1).bit_length()

@@ -49,12 +49,10 @@ class Overflow:
 class EmulatorResult:
     """Outputs by name (integers at the scale of the revealed node), and what was observed on the way.
 
-    `trace` maps a graph node to one array of real values per loop iteration; `magnitudes` a truncation to the largest
-    mean |integer| that it truncated in any iteration.
+    `trace` maps a graph node to one array of real values per loop iteration.
     """
 
     outputs: dict[str, NDArray[np.int64]]
     trace: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
     ranges: list[RangeUse] = field(default_factory=list)
     overflows: list[Overflow] = field(default_factory=list)
-    magnitudes: dict[str, float] = field(default_factory=dict)

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpcc.compiler.errors import InternalError
+from mpcc.compiler.fixed import RING_BITS
 from mpcc.compiler.ring.ir import RingNode
 
 Int64 = NDArray[np.int64]
-RING_BITS = 64
 
 
 def wrap(value: int) -> np.int64:

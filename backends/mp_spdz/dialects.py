@@ -1,7 +1,8 @@
-"""What differs between protocols in the emitted source and in the commands that compile and run it, as data.
+"""How MP-SPDZ is driven for each protocol: what is written in the source, and the options of its commands.
 
 The body of a program is the same for all of them. Only truncation is not: MP-SPDZ has an instruction for it in the
-protocols of three or four parties with replicated shares, and composes it from random bits in the others.
+protocols of three or four parties with replicated shares, and composes it from random bits in the others. Everything
+else about a protocol stands in compiler/protocols.py.
 """
 
 from __future__ import annotations
@@ -11,97 +12,44 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from mpcc.compiler.errors import EngineError, MpccError
+from mpcc.compiler.errors import EngineError
+from mpcc.compiler.protocols import PROTOCOLS, TRUNC_ERROR, protocol_of
 
-TWO = ("client", "provider")
-THREE = (*TWO, "helper")
-LOCAL = ("--trunc-error", "16")  # TRUNC_ERROR of passes/choose_truncations
+LOCAL = ("--trunc-error", str(TRUNC_ERROR))
 TLS = ("-e",)  # where a majority may be dishonest MP-SPDZ speaks plain text to anybody unless told otherwise
+SEAL = 0x6D706363  # stored behind the weights: shares that do not belong together open to something else
 DABITS = ("-X",)  # modulo a prime comparisons then cost a sixth
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How MP-SPDZ is to be driven for one protocol.
+    """What is written and called for one protocol.
 
-    `roles` names the players in their order. `trunc` says how a truncation is written: "instruction" (`trunc_pr`) or
-    "round" (`x.round`, composed by the compiler). Both are unbiased, with an error below one unit of the last place.
-    `local_trunc`: there is a cheaper truncation with a small probability of failure (`passes/choose_truncations`).
-    `nearest_is_cheaper`: truncation to nearest, which leaks nothing, costs less here than the probabilistic one.
-    `stored_shares`: shares can be read again by a later run (not where they carry a tag under a key of one run).
-    `public_products_local`: a product of a public matrix with a secret one is computed by each party alone; elsewhere
-    the public matrix becomes trivial shares, since the product of shares costs a few bytes and is the faster one.
-    `operands_free`: a product costs by its results or its multiplications, however often an operand takes part;
-    elsewhere the operands are what is sent.
-    `prime`: numbers are taken modulo a prime of 128 bits instead of 2^64. A program for the ring means the same there:
-    the verifier keeps every value below 2^63, and only truncations and comparisons, which MP-SPDZ composes in another
-    way, rely on numbers that wrap around.
+    `trunc` says how a truncation is written: "instruction" (`trunc_pr`) or "round" (`x.round`, composed by the
+    compiler). Both are unbiased, with an error below one unit of the last place.
     """
 
     protocol: str
-    binary: str
-    roles: tuple[str, ...]
     trunc: Literal["instruction", "round"]
     run_options: tuple[str, ...] = ()  # of the party program; most know no --trunc-error and fail on it
-    local_trunc: bool = False
-    nearest_is_cheaper: bool = False
-    stored_shares: bool = True
-    public_products_local: bool = False
-    operands_free: bool = True
-    prime: bool = False
     compile_flags: tuple[str, ...] = ()
-
-    @property
-    def parties(self) -> int:
-        return len(self.roles)
 
     @property
     def compile_options(self) -> tuple[str, ...]:
         return ("-E", self.protocol, "-b", "100000", *self.compile_flags)
 
-    @property
-    def truncation(self) -> str:
-        """The truncation that is taken unless the user says otherwise."""
-        return "nearest" if self.nearest_is_cheaper else "probabilistic"
-
-    @property
-    def domain(self) -> str:
-        """What the programs compute in, in words."""
-        return "numbers modulo a 128-bit prime" if self.prime else "ring Z_2^64"
-
 
 DIALECTS: Mapping[str, Dialect] = {
     d.protocol: d
     for d in (
-        Dialect("ring", "replicated-ring-party.x", THREE, "instruction", LOCAL, local_trunc=True),
-        Dialect(
-            "dealer-ring",
-            "dealer-ring-party.x",
-            ("client", "provider", "dealer"),
-            "round",
-            public_products_local=True,
-            operands_free=False,
-        ),
-        Dialect("semi2k", "semi2k-party.x", TWO, "round", TLS, public_products_local=True),
-        *(
-            Dialect(
-                name,
-                f"{name}-party.x",
-                TWO,
-                "round",
-                TLS,
-                public_products_local=True,
-                operands_free=False,
-                prime=True,
-                compile_flags=DABITS,
-            )
-            for name in ("hemi", "temi")
-        ),
-        Dialect("rep4-ring", "rep4-ring-party.x", (*THREE, "second_helper"), "instruction"),
-        Dialect(
-            "ps-rep-ring", "ps-rep-ring-party.x", THREE, "round", nearest_is_cheaper=True, public_products_local=True
-        ),
-        Dialect("sy-rep-ring", "sy-rep-ring-party.x", THREE, "round", nearest_is_cheaper=True, stored_shares=False),
+        Dialect("ring", "instruction", run_options=LOCAL),
+        Dialect("dealer-ring", "round"),
+        Dialect("semi2k", "round", run_options=TLS),
+        Dialect("hemi", "round", run_options=TLS, compile_flags=DABITS),
+        Dialect("temi", "round", run_options=TLS, compile_flags=DABITS),
+        Dialect("rep4-ring", "instruction"),
+        Dialect("ps-rep-ring", "round"),
+        Dialect("sy-rep-ring", "round"),
     )
 }
 
@@ -112,14 +60,12 @@ def dialect_of(protocol: str) -> Dialect:
     Raises:
         MpccError: an unknown protocol.
     """
-    if protocol not in DIALECTS:
-        raise MpccError(f"unknown protocol {protocol!r}", todo=f"choose one of: {', '.join(DIALECTS)}")
-    return DIALECTS[protocol]
+    return DIALECTS[protocol_of(protocol).name]
 
 
 def run_options_of(binary: str) -> tuple[str, ...]:
     """What a party program, by its file name, is to be given beside the options that all of them know."""
-    return next((d.run_options for d in DIALECTS.values() if d.binary == binary), ())
+    return next((DIALECTS[p.name].run_options for p in PROTOCOLS.values() if p.binary == binary), ())
 
 
 _HEAD = re.compile(r"^# protocol ([a-z0-9-]+), (?:ring|numbers) ", re.MULTILINE)

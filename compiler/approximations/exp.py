@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from mpcc.compiler.approximations.chain import SQUARE, Step, evaluate_chain
 from mpcc.compiler.approximations.sign import clip_below
-from mpcc.compiler.ring.ir import Builder, RingNode
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingNode
 
 _LINEAR = 2.25
 _INNER_BITS = 3  # what stands between the products counts up to eight times in the result

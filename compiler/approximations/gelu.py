@@ -15,7 +15,8 @@ import numpy as np
 from mpcc.compiler.approximations.chain import SQUARE, Floats, Step, evaluate_chain, values
 from mpcc.compiler.approximations.sign import clip_above, sign_and_abs
 from mpcc.compiler.errors import InternalError
-from mpcc.compiler.ring.ir import Builder, RingNode
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingNode
 
 EDGE = 4.0
 INNER_FRAC_BITS = 20

@@ -5,7 +5,8 @@ from __future__ import annotations
 from mpcc.compiler.approximations.exp import exp_error, exp_negative, form_for
 from mpcc.compiler.approximations.newton import reciprocal
 from mpcc.compiler.approximations.sign import clip_above, sign_and_abs
-from mpcc.compiler.ring.ir import Builder, RingNode
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingNode
 
 _EDGE = 16.0  # sigmoid(16) differs from 1 by 1.2e-7
 _FORM = form_for(-_EDGE)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mpcc.compiler.ring.ir import Builder, RingNode
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingNode
 
 
 def sign_and_abs(b: Builder, x: RingNode) -> tuple[RingNode, RingNode]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mpcc.compiler.approximations.exp import MAX_FRAC_BITS, exp_error, exp_negative, form_for
 from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, TARGET, reciprocal, reciprocal_error
-from mpcc.compiler.ring.ir import Builder, RingNode
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingNode
 from mpcc.compiler.substitutes import LEAST_SUM, QUAD_OFFSET
 
 

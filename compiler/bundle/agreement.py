@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpcc.backends.mp_spdz.dialects import DIALECTS
 from mpcc.backends.mp_spdz.weights import Region, layout_weights
 from mpcc.compiler.bundle.contents import GRAPH, MANIFEST, MPC, RING, WEIGHTS, Arrays, Bundle, ClientPart
 from mpcc.compiler.bundle.manifest import COPY_AGAIN, Manifest, Placed
-from mpcc.compiler.cost import PROTOCOLS
 from mpcc.compiler.errors import BundleError
 from mpcc.compiler.graph.ir import Graph
+from mpcc.compiler.protocols import PROTOCOLS
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.compiler.types import TensorType
 
@@ -79,7 +78,7 @@ def _check_choices(manifest: Manifest, where: str) -> None:
     """Numbers and words with a meaning of their own."""
     network = manifest.network
     rules = {
-        "protocol": manifest.protocol in DIALECTS and manifest.protocol in PROTOCOLS,
+        "protocol": manifest.protocol in PROTOCOLS,
         "network": network.bandwidth > 0 and network.round_trip >= 0,
         "truncation": manifest.truncation in ("probabilistic", "nearest"),
         "inputs": all(

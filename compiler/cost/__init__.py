@@ -2,6 +2,6 @@
 
 from mpcc.compiler.cost.model import Cost, Row, estimate
 from mpcc.compiler.cost.network import NETWORKS, Network, network_of
-from mpcc.compiler.cost.protocols.replicated import PROTOCOLS, Protocol
+from mpcc.compiler.cost.protocols import PRICES
 
-__all__ = ["NETWORKS", "PROTOCOLS", "Cost", "Network", "Protocol", "Row", "estimate", "network_of"]
+__all__ = ["NETWORKS", "PRICES", "Cost", "Network", "Row", "estimate", "network_of"]

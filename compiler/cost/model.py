@@ -10,16 +10,16 @@ what MP-SPDZ prepares beyond that, since it works in batches, is a row of its ow
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mpcc.compiler.cost.network import Network, network_of
-from mpcc.compiler.cost.prices import Amount, Need, PerParty, Price, Protocol
-from mpcc.compiler.cost.protocols.replicated import PROTOCOLS
+from mpcc.compiler.cost.prices import Amount, Need, PerParty, PriceList
+from mpcc.compiler.cost.protocols import PRICES
 from mpcc.compiler.errors import MpccError
+from mpcc.compiler.protocols import MpSpdzProtocol, protocol_of
 from mpcc.compiler.ring.ir import RingGraph, RingNode
+from mpcc.compiler.ring.rules import price_key
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,6 @@ class Cost:
     network: Network = field(default_factory=lambda: network_of("lan"))
     bytes_offline: int = 0
     parties: int = 3
-    extra: dict[str, float] = field(default_factory=dict)
 
     @property
     def bytes_by_party(self) -> PerParty:
@@ -104,68 +103,101 @@ class Cost:
         }
 
 
-def price_key(node: RingNode, public: Iterable[bool], public_products_local: bool = False) -> str | None:
-    """The price list's entry for a node, or None where it is local. `public` tells of each operand."""
-    if node.op in ("mul", "dot", "select"):
-        return None if any(public) and node.op != "select" else "dot" if node.op == "dot" else "mul"
-    if node.op in ("matmul", "block_matmul"):
-        # elsewhere a public matrix is shared trivially: the fast product wants shares
-        return None if (any(public) if public_products_local else all(public)) else "matmul"
-    if node.op == "trunc":
-        return f"trunc_{node.str_attr('variant')}"
-    return node.op if node.op in ("lt", "reveal") else None
-
-
 def estimate(graph: RingGraph, protocol: str, *, network: str | Path | Network = "lan") -> Cost:
     """Cost of one inference of a scheduled ring graph on a network: a preset, a TOML file, or a `Network`.
 
     Raises:
         MpccError: no price list for the protocol, or no such network.
     """
-    table = PROTOCOLS.get(protocol)
-    if table is None:
-        raise MpccError(f"no costs for the protocol {protocol!r}", todo=f"known: {', '.join(PROTOCOLS)}")
-    network = network_of(network)
-    needs: dict[Need, int] = {}
-    rows = _rows(graph, table, 1, needs)
-    surplus, offline = _prepared(table, needs)
-    rows += surplus
-    inputs = _input_bytes(graph, table)
-    weights = sum(
-        math.prod(n.type.shape) * len(n.strs_attr("tensors"))
-        for n, _ in graph.walk()
-        if n.op == "param" and not n.type.public
-    )
-    provisioning = sum(table.prices["input_provider"].bytes(Amount(weights)))
-    revealed = [r for r in rows if r.primitive == "reveal"]
-    inputs += sum(r.bytes for r in revealed)
-    return Cost(
-        protocol,
-        tuple(r for r in rows if r.primitive != "reveal"),
-        inputs,
-        provisioning,
-        network,
-        bytes_offline=offline,
-        parties=table.parties,
-    )
+    if protocol not in PRICES:
+        raise MpccError(f"no costs for the protocol {protocol!r}", todo=f"known: {', '.join(PRICES)}")
+    return _Bill(protocol_of(protocol), PRICES[protocol]).total(graph, network_of(network))
 
 
-def _input_bytes(graph: RingGraph, table: Protocol) -> int:
-    total = 0
-    for node in graph:
-        if node.op == "input":
-            key = "input_public" if node.type.public else "input_client"
-            total += sum(table.prices[key].bytes(Amount(node.type.elements)))
-    return total
+class _Bill:
+    """Adds up what a program buys in one protocol."""
 
+    def __init__(self, protocol: MpSpdzProtocol, price_list: PriceList) -> None:
+        self.protocol, self.prices, self.supply = protocol, price_list.prices, price_list.supply
+        self.parties = protocol.parties
+        self.nothing = (0,) * self.parties
+        self.needs: dict[Need, int] = {}
 
-def _prepared(table: Protocol, needs: Mapping[Need, int]) -> tuple[list[Row], int]:
-    """What batches of preparation cost beyond what is used, and the bytes of all preparation."""
-    total = _add(*(table.supply(need, n, True) for need, n in needs.items()), parties=table.parties)
-    used = _add(*(table.supply(need, n, False) for need, n in needs.items()), parties=table.parties)
-    surplus = tuple(max(0, t - u) for t, u in zip(total, used, strict=True))
-    row = Row("", "", "prepared beyond need", 1, 0, surplus, (0,) * table.parties)
-    return ([row] if any(surplus) else []), sum(total)
+    def total(self, graph: RingGraph, network: Network) -> Cost:
+        rows = self.rows(graph, 1)
+        surplus, offline = self.prepared()
+        rows += surplus
+        revealed = sum(r.bytes for r in rows if r.primitive == "reveal")
+        weights = sum(
+            n.type.elements * len(n.strs_attr("tensors"))
+            for n, _ in graph.walk()
+            if n.op == "param" and not n.type.public
+        )
+        return Cost(
+            self.protocol.name,
+            tuple(r for r in rows if r.primitive != "reveal"),
+            self.inputs(graph) + revealed,
+            sum(self.prices["input_provider"].bytes(Amount(weights))),
+            network,
+            bytes_offline=offline,
+            parties=self.parties,
+        )
+
+    def inputs(self, graph: RingGraph) -> int:
+        """Bytes in which inputs are shared."""
+        keys = {True: "input_public", False: "input_client"}
+        shared = [n.type for n in graph if n.op == "input"]
+        return sum(sum(self.prices[keys[t.public]].bytes(Amount(t.elements))) for t in shared)
+
+    def prepared(self) -> tuple[list[Row], int]:
+        """What batches of preparation cost beyond what is used, and the bytes of all preparation."""
+        total, used = (
+            self.sum(*(self.supply(need, n, batched) for need, n in self.needs.items())) for batched in (True, False)
+        )
+        surplus = tuple(max(0, t - u) for t, u in zip(total, used, strict=True))
+        row = Row("", "", "prepared beyond need", 1, 0, surplus, self.nothing)
+        return ([row] if any(surplus) else []), sum(total)
+
+    def rows(self, graph: RingGraph, times: int) -> list[Row]:
+        """One row per (depth, kind) group and layer; the group's rounds go to its first member."""
+        depth: dict[str, int] = {}
+        groups: dict[tuple[int, str, int], list[RingNode]] = {}
+        rows: list[Row] = []
+        local = self.protocol.public_products_local
+        for node in graph:
+            level = max([depth[i] for i in node.inputs], default=0)
+            key = price_key(node, [graph[i].type.public for i in node.inputs], local)
+            if key is not None:
+                groups.setdefault((level, key, _kind(node, key)), []).append(node)
+                level += 1
+            if node.body is not None:
+                rows += self.rows(node.body, times * node.int_attr("count"))
+                level += 1
+            depth[node.name] = level
+        for (_, key, _), members in groups.items():
+            rows += [self.row(graph, node, key, times, first=node is members[0]) for node in members]
+        return rows
+
+    def row(self, graph: RingGraph, node: RingNode, key: str, times: int, *, first: bool) -> Row:
+        """A node `times` times, of which the `first` of a group pays the rounds."""
+        price, amount = self.prices[key], _amount(node, [graph[name] for name in node.inputs])
+        needs = price.needs(amount)
+        for need, n in needs.items():
+            self.needs[need] = self.needs.get(need, 0) + times * n
+        sent = self.sum(price.bytes(amount), *(self.supply(need, n, False) for need, n in needs.items()))
+        rounds = price.rounds(amount) if first or not price.merged else self.nothing
+        return Row(
+            node.origin.layer,
+            node.origin.graph_op,
+            key,
+            times,
+            amount.n * times,
+            tuple(times * v for v in sent),
+            tuple(times * r for r in rounds),
+        )
+
+    def sum(self, *amounts: PerParty) -> PerParty:
+        return _add(*amounts, parties=self.parties)
 
 
 def _amount(node: RingNode, operands: list[RingNode]) -> Amount:
@@ -179,49 +211,6 @@ def _amount(node: RingNode, operands: list[RingNode]) -> Amount:
     if node.op == "trunc":
         return Amount(n, node.int_attr("bits"), node.int_attr("width"))
     return Amount(n, node.int_attr("bits")) if node.op == "lt" else Amount(n)
-
-
-def _bytes(price: Price, amount: Amount, table: Protocol) -> PerParty:
-    """What is sent while the primitive runs, and to prepare what it needs."""
-    prepared = [table.supply(need, n, False) for need, n in price.needs(amount).items()]
-    return _add(price.bytes(amount), *prepared, parties=table.parties)
-
-
-def _rows(graph: RingGraph, table: Protocol, times: int, needs: dict[Need, int]) -> list[Row]:
-    """One row per (depth, kind) group and layer; the group's rounds go to its first member. `needs` is added up."""
-    depth: dict[str, int] = {}
-    public: dict[str, bool] = {n.name: n.type.public for n in graph}
-    groups: dict[tuple[int, str, int], list[RingNode]] = {}
-    rows: list[Row] = []
-    for node in graph:
-        level = max((depth[i] for i in node.inputs), default=0)
-        key = price_key(node, [public[i] for i in node.inputs], table.public_products_local)
-        if key is not None:
-            groups.setdefault((level, key, _kind(node, key)), []).append(node)
-            level += 1
-        if node.body is not None:
-            rows += _rows(node.body, table, times * node.int_attr("count"), needs)
-            level += 1
-        depth[node.name] = level
-    for (_, key, _), members in groups.items():
-        price = table.prices[key]
-        for i, node in enumerate(members):
-            amount = _amount(node, [graph[name] for name in node.inputs])
-            for need, n in price.needs(amount).items():
-                needs[need] = needs.get(need, 0) + times * n
-            rounds = price.rounds(amount) if i == 0 or not price.merged else (0,) * table.parties
-            rows.append(
-                Row(
-                    node.origin.layer,
-                    node.origin.graph_op,
-                    key,
-                    times,
-                    amount.n * times,
-                    tuple(times * v for v in _bytes(price, amount, table)),
-                    tuple(times * r for r in rounds),
-                )
-            )
-    return rows
 
 
 def _kind(node: RingNode, key: str) -> int:

@@ -45,6 +45,14 @@ def carry_ands(bits: int) -> int:
     return 2 * (bits - 1) - lg(bits) if bits > 1 else 0
 
 
+TRIPLE = "triple"
+
+
+def triples(a: Amount) -> Mapping[Need, int]:
+    """One prepared triple for every product."""
+    return {(TRIPLE, 0): a.products}
+
+
 def nothing(a: Amount) -> Mapping[Need, int]:
     """No preparation."""
     return {}
@@ -69,22 +77,18 @@ def no_supply(need: Need, total: int, batched: bool) -> PerParty:
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """A protocol's name as MP-SPDZ has it, its security in plain words, and its price list.
+class PriceList:
+    """What the primitives cost in a protocol, by the price keys of ring/rules.py and `input_{owner}`.
 
     `supply(need, total, batched)` is what each party sends to prepare `total` of a material, where `batched` rounds up
     to the batches in which MP-SPDZ makes it. A price list that is `approximate` was measured at a few sizes only, and
-    does not tell preparation from the run. With `public_products_local` a product of a public matrix with a secret one
-    costs nothing; elsewhere the public one is made shares, for the fast product.
+    does not tell preparation from the run.
     """
 
-    name: str
-    parties: int
-    security: str
+    protocol: str
     prices: Mapping[str, Price]
     supply: Callable[[Need, int, bool], PerParty] = field(default=no_supply)
     approximate: bool = False
-    public_products_local: bool = False
 
 
 def batches(total: int, size: int) -> tuple[int, int]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.compiler.cost import network_of
 from mpcc.compiler.driver.options import EVERY_PASS, PROFILES, SWITCHABLE, Options
 from mpcc.compiler.errors import MpccError
+from mpcc.compiler.protocols import protocol_of
 from mpcc.passes.graph.change_model import check_choices
 
 
@@ -17,7 +17,7 @@ def check_options(options: Options) -> Options:
     Raises:
         MpccError: an unknown choice; the message says what is known.
     """
-    truncation = options.truncation or dialect_of(options.protocol).truncation
+    truncation = options.truncation or protocol_of(options.protocol).truncation
     known = {"profile": tuple(PROFILES), "output": ("logits", "all")}
     for key, allowed in known.items():
         _check_choice(key, getattr(options, key), allowed)

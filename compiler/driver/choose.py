@@ -24,6 +24,22 @@ class Priced(Protocol):
 
 
 C = TypeVar("C", bound=Priced)
+T = TypeVar("T")
+
+
+def remembered(function: Callable[[Settings], T]) -> Callable[[Settings], T]:
+    """`function`, called once for equal settings."""
+    known: list[tuple[Settings, T]] = []  # settings hold a dict and have no hash; there are few of them
+
+    def answer(settings: Settings) -> T:
+        for asked, result in known:
+            if asked == settings:
+                return result
+        result = function(settings)
+        known.append((settings, result))
+        return result
+
+    return answer
 
 
 def choose(
@@ -40,6 +56,7 @@ def choose(
     Variants are tried one after the other in the format of the profile, each on top of those that were kept; then the
     formats, the most precise first. A variant that makes no new program is not mentioned.
     """
+    rough = remembered(rough)
     best = first = make(base)
     tried: list[Alternative] = []
     seen = [first.cost]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 
@@ -15,7 +14,7 @@ from mpcc.compiler.driver.check_options import check_options
 from mpcc.compiler.driver.choose import choose
 from mpcc.compiler.driver.debugging import print_times
 from mpcc.compiler.driver.options import Options
-from mpcc.compiler.driver.profile import truncation_magnitudes
+from mpcc.compiler.driver.profile import MagnitudeProfiler
 from mpcc.compiler.driver.schedule import Forms
 from mpcc.compiler.driver.threads import one_torch_thread
 from mpcc.compiler.findings import Alternative, Applied, Evidence
@@ -24,6 +23,7 @@ from mpcc.compiler.frontend.partition import Partition, check_base, labels_of
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.graph.verify import verify
 from mpcc.compiler.lowering import Settings
+from mpcc.compiler.protocols import protocol_of
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.passes.calls import GraphContext, Held
 from mpcc.passes.graph.cut import Regions
@@ -152,38 +152,36 @@ def _back_end(
 
 
 def _context(evidence: Sequence[Evidence], samples: Sequence[Inputs], options: Options) -> GraphContext:
-    dialect = dialect_of(options.protocol)
+    protocol = protocol_of(options.protocol)
     return GraphContext(
         labels_of(evidence),
         samples,
         options.public_inputs,
         options.output,
         dict(options.approximations or {}),
-        dialect.public_products_local,
-        dialect.operands_free,
+        protocol.public_products_local,
+        protocol.operands_free,
     )
 
 
 def _forms(
     region: Graph, regions: Regions, tensors: Inputs, samples: Sequence[Inputs], options: Options, watch: Watch
 ) -> Forms:
-    find = partial(truncation_magnitudes, client=regions.client, tensors=tensors, samples=samples)
+    find = MagnitudeProfiler(regions.client, tensors, samples)
 
     def magnitudes(ring: RingGraph) -> Mapping[str, float]:
         with watch.timed("truncation magnitudes"):
             return find(ring)
 
-    budget = options.failure_budget if dialect_of(options.protocol).local_trunc else 0.0
+    budget = options.failure_budget if protocol_of(options.protocol).local_truncation else 0.0
     return Forms(region, options, budget, magnitudes, watch)
 
 
 def _emitted(ring: RingGraph, options: Options) -> Source:
-    dialect = dialect_of(options.protocol)
     return emit(
         ring,
         protocol=options.protocol,
         title="mpcc program",
         truncation=options.truncation,
-        compile_hint=f"compile.py {' '.join(dialect.compile_options)}",
-        parties=dialect.parties,
+        compile_hint=f"compile.py {' '.join(dialect_of(options.protocol).compile_options)}",
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mpcc.backends.emulator import run
+from mpcc.backends.emulator import profile
 from mpcc.compiler.fixed import encode
 from mpcc.compiler.graph.interpret import run_graph
 from mpcc.compiler.graph.ir import Graph
@@ -17,33 +18,50 @@ from mpcc.compiler.ring.ir import RingGraph
 PROFILE_SAMPLES = 2  # a mean over thousands of elements hardly moves with more
 
 
-def truncation_magnitudes(
-    ring: RingGraph, client: Graph, tensors: Mapping[str, torch.Tensor], samples: Sequence[Mapping[str, torch.Tensor]]
-) -> dict[str, float]:
-    """Largest mean |integer| per truncation (by node name) over a few calibration inputs.
+class MagnitudeProfiler:
+    """Runs scheduled programs of one model on a few calibration inputs.
 
-    `client` computes the program's inputs from the samples; `tensors` holds the weights of all visibilities.
+    `client` computes the programs' inputs from the samples; `tensors` holds the weights of all visibilities. Forms of a
+    program that are tried one after the other mostly read weights at the same scale: these are encoded once.
     """
-    params = encode_params(ring, tensors)
-    result: dict[str, float] = {}
-    for seed, sample in enumerate(samples[:PROFILE_SAMPLES]):
-        values = run_graph(client, dict(sample), tensors)
-        inputs = {
-            n.str_attr("name"): encode(values[n.str_attr("name")].numpy(), n.type.frac_bits)
-            for n in ring
-            if n.op == "input"
+
+    def __init__(
+        self, client: Graph, tensors: Mapping[str, torch.Tensor], samples: Sequence[Mapping[str, torch.Tensor]]
+    ) -> None:
+        self.client, self.tensors, self.samples = client, tensors, samples[:PROFILE_SAMPLES]
+        self._weights: dict[str, tuple[int, NDArray[np.int64]]] = {}  # scale and integers, of the last program
+
+    def __call__(self, ring: RingGraph) -> dict[str, float]:
+        """Largest mean |integer| per truncation, by node name, over the samples."""
+        params = self.params(ring)
+        result: dict[str, float] = {}
+        for seed, values in enumerate(self.inputs):
+            inputs = {
+                n.str_attr("name"): encode(values[n.str_attr("name")].numpy(), n.type.frac_bits)
+                for n in ring
+                if n.op == "input"
+            }
+            for name, mean in profile(ring, inputs, params, seed=seed).items():
+                result[name] = max(mean, result.get(name, 0.0))
+        return result
+
+    @cached_property
+    def inputs(self) -> list[dict[str, torch.Tensor]]:
+        """What the client's part of the model computes from every sample."""
+        return [run_graph(self.client, dict(sample), self.tensors) for sample in self.samples]
+
+    def params(self, ring: RingGraph) -> dict[str, NDArray[np.int64]]:
+        """The weights of a program as ring elements, by tensor name."""
+        return {
+            name: self._weight(name, node.type.frac_bits)
+            for node, _ in ring.walk()
+            if node.op == "param"
+            for name in node.strs_attr("tensors")
         }
-        seen = run(ring, inputs, params, seed=seed, check=False, profile=True).magnitudes
-        for name, mean in seen.items():
-            result[name] = max(mean, result.get(name, 0.0))
-    return result
 
-
-def encode_params(ring: RingGraph, tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.int64]]:
-    """The weights of a program as ring elements, by tensor name."""
-    return {
-        name: encode(tensors[name].numpy(), node.type.frac_bits)
-        for node, _ in ring.walk()
-        if node.op == "param"
-        for name in node.strs_attr("tensors")
-    }
+    def _weight(self, name: str, frac_bits: int) -> NDArray[np.int64]:
+        have, integers = self._weights.get(name, (None, None))
+        if integers is None or have != frac_bits:
+            integers = encode(self.tensors[name].numpy(), frac_bits)
+            self._weights[name] = (frac_bits, integers)
+        return integers

@@ -10,7 +10,8 @@ from mpcc.compiler.findings import Applied
 from mpcc.compiler.graph.ir import Node
 from mpcc.compiler.lowering.settings import Settings, rounded_up
 from mpcc.compiler.ops import REGISTRY
-from mpcc.compiler.ring.ir import Builder, RingNode
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingNode
 
 Rule = Callable[["Context", Node, Sequence[RingNode]], RingNode]
 RULES: dict[str, Rule] = {}

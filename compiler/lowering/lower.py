@@ -15,7 +15,8 @@ from mpcc.compiler.lowering.applied import counted
 from mpcc.compiler.lowering.context import Context, int_attr, unknown_range
 from mpcc.compiler.lowering.families import RULES
 from mpcc.compiler.lowering.settings import Settings
-from mpcc.compiler.ring.ir import Builder, RingGraph, RingNode, RingOrigin, RingType
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingGraph, RingNode, RingOrigin, RingType
 
 # Boolean and integer inputs are whole numbers and keep scale 0: products with them need no truncation.
 _WHOLE = frozenset({"bool", "i64", "i32"})

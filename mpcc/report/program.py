@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mpcc.backends.mp_spdz.dialects import dialect_of
-from mpcc.compiler.cost import PROTOCOLS
+from mpcc.compiler.protocols import PROTOCOLS, protocol_of
 from mpcc.inspection import groups, operations, roles, sentence, shared_tensors
 from mpcc.report.tables import add, table_of
 from mpcc.sizes import size
@@ -31,7 +30,7 @@ def show_program(console: Console, program: Program, network: str | Network | No
     console.print(f"[bold]{escape(manifest.architecture or 'model')}[/bold], compiled by mpcc {manifest.mpcc}")
     console.print(f"protocol {manifest.protocol}: {security}", markup=False)
     console.print(
-        f"{dialect_of(manifest.protocol).domain}, {manifest.frac_bits} fractional bits, "
+        f"{protocol_of(manifest.protocol).domain}, {manifest.frac_bits} fractional bits, "
         f"truncation {manifest.truncation}; source of {program.source.count(chr(10))} lines",
         markup=False,
     )

@@ -23,14 +23,14 @@ def absorb_factors(graph: RingGraph) -> RingGraph:
     nodes: dict[str, RingNode] = {}
     for node in graph:
         if node.body is not None:
-            node = replace(node, body=absorb_factors(node.body))
+            node = node.with_body(absorb_factors(node.body))
         lifted = _lifted_param(node, nodes, readers)
         if lifted is None:
             nodes[node.name] = node
         else:
             nodes[node.name] = lifted
             del nodes[node.inputs[0]]
-    return RingGraph(tuple(nodes.values()), graph.outputs, graph.ring_bits)
+    return graph.with_nodes(nodes.values())
 
 
 def _lifted_param(node: RingNode, nodes: dict[str, RingNode], readers: dict[str, int]) -> RingNode | None:
@@ -39,4 +39,4 @@ def _lifted_param(node: RingNode, nodes: dict[str, RingNode], readers: dict[str,
     param, shift = nodes[node.inputs[0]], node.int_attr("shift")
     if param.op != "param" or shift <= 0 or node.int_attr("value") != 2**shift:
         return None
-    return replace(param, name=node.name, type=replace(param.type, frac_bits=param.type.frac_bits + shift))
+    return replace(param, name=node.name, type=param.type.at_scale(param.type.frac_bits + shift))

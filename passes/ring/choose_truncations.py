@@ -14,13 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
+from mpcc.compiler.protocols import LOCAL_WIDTH
 from mpcc.compiler.ring.ir import RingGraph, RingNode
 from mpcc.compiler.types import attributes
 
-LOCAL_WIDTH = 48  # with the parties' --trunc-error 16 this width selects the local variant, 63 the safe one
-TRUNC_ERROR = 16
 MAGNITUDE_MARGIN = 1.5  # other inputs may be larger on average than the calibration inputs
-MAX_LOCAL_BITS = LOCAL_WIDTH - 1
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def choose_truncations(graph: RingGraph, magnitudes: Mapping[str, float], budget
     spent, local = 0.0, set()
     for mean, node, times in rated:
         failure = node.type.elements * times * mean * MAGNITUDE_MARGIN / 2.0**graph.ring_bits
-        if spent + failure <= budget and node.int_attr("bits") <= MAX_LOCAL_BITS:
+        if spent + failure <= budget and node.int_attr("bits") < LOCAL_WIDTH:
             spent += failure
             local.add(node.name)
     return apply_choice(graph, Choice(0, 0, spent, frozenset(local)))
@@ -81,9 +79,9 @@ def _with_local(graph: RingGraph, local: Set[str]) -> RingGraph:
     nodes = []
     for node in graph:
         if node.body is not None:
-            node = replace(node, body=_with_local(node.body, local))
+            node = node.with_body(_with_local(node.body, local))
         if node.name in local:
             attrs = attributes(bits=node.int_attr("bits"), variant="local", width=LOCAL_WIDTH)
             node = replace(node, attrs=attrs)
         nodes.append(node)
-    return RingGraph(tuple(nodes), graph.outputs, graph.ring_bits)
+    return graph.with_nodes(nodes)

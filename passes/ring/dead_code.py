@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from mpcc.compiler.ring.ir import RingGraph
 
 
@@ -14,5 +12,4 @@ def ring_dead_code(graph: RingGraph) -> RingGraph:
         if node.name in live:
             live.update(node.inputs)
     kept = [node for node in graph.nodes if node.name in live or node.op == "input"]
-    kept = [replace(n, body=ring_dead_code(n.body)) if n.body is not None else n for n in kept]
-    return RingGraph(tuple(kept), graph.outputs, graph.ring_bits)
+    return graph.with_nodes(n if n.body is None else n.with_body(ring_dead_code(n.body)) for n in kept)

@@ -11,15 +11,17 @@ out is a gain; a local one fails more often the larger its argument is, so `only
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections import ChainMap
+from collections.abc import MutableMapping, Set
 from dataclasses import replace
+from heapq import heappop, heappush
 
-from mpcc.compiler.ring.ir import HEADROOM_BITS, RingGraph, RingNode
+from mpcc.compiler.ring.ir import RingGraph, RingNode
+from mpcc.compiler.ring.rules import PRIMITIVES
 from mpcc.compiler.types import attributes
 from mpcc.passes.ring.narrow_bounds import narrow_bounds
 
-_LINEAR = frozenset({"add", "sub", "sum", "layout", "mul_const"})
-_PRODUCTS = frozenset({"mul", "dot", "matmul", "block_matmul"})
+Nodes = MutableMapping[str, RingNode]  # by name, as they are once requests have been left out
 
 
 def defer_rescales(graph: RingGraph, only: Set[str] | None = None) -> RingGraph:
@@ -27,75 +29,99 @@ def defer_rescales(graph: RingGraph, only: Set[str] | None = None) -> RingGraph:
 
     `only`: the requests (by node name) that may be left out or take others along; None for all.
     """
-    nodes = tuple(
-        replace(node, body=defer_rescales(node.body, only)) if node.body is not None else node for node in graph
-    )
-    graph = RingGraph(nodes, graph.outputs, graph.ring_bits)
-    wanted = [n for n in graph if _is_truncation(n, graph) and (only is None or n.name in only)]
-    chosen: frozenset[str] = frozenset()
-    result = graph
-    for node in sorted(wanted, key=lambda n: -n.type.elements):
-        attempt = _without(graph, chosen | {node.name}, only)
-        if attempt is not None:
-            chosen, result = chosen | {node.name}, attempt
-    return narrow_bounds(result)
+    bodies = graph.with_nodes(n if n.body is None else n.with_body(defer_rescales(n.body, only)) for n in graph)
+    deferral = _Deferral(bodies, only)
+    for node in sorted(filter(deferral.takes_part, bodies), key=lambda n: -n.type.elements):
+        deferral.leave_out(node)
+    return narrow_bounds(deferral.result(), graph)
 
 
-def _is_truncation(node: RingNode, graph: RingGraph) -> bool:
-    return node.op == "rescale" and graph[node.inputs[0]].type.frac_bits > node.type.frac_bits
+class _Deferral:
+    """A graph from which requests are left out one after the other."""
 
+    def __init__(self, graph: RingGraph, only: Set[str] | None) -> None:
+        self.graph, self.only = graph, only
+        self.left_out: frozenset[str] = frozenset()
+        self.nodes: dict[str, RingNode] = dict(graph.by_name)
+        self.outputs = {name for _, name in graph.outputs}
+        self.position = {node.name: i for i, node in enumerate(graph)}
+        self.readers: dict[str, list[str]] = {}
+        for node in graph:
+            for name in node.inputs:
+                self.readers.setdefault(name, []).append(node.name)
 
-def _without(graph: RingGraph, names: frozenset[str], only: Set[str] | None) -> RingGraph | None:
-    """The graph without these requests, or None where that cannot be."""
-    nodes: dict[str, RingNode] = {}
-    for node in graph:
-        new = _moved(node, graph, nodes, names, only)
-        if new is None:
+    def takes_part(self, node: RingNode) -> bool:
+        """Whether a node is a request for a smaller scale that may move."""
+        if node.op != "rescale" or self.graph[node.inputs[0]].type.frac_bits <= node.type.frac_bits:
+            return False
+        return self.only is None or node.name in self.only
+
+    def leave_out(self, request: RingNode) -> None:
+        """Leave out one more request, unless what reads it cannot work on the wider value."""
+        chosen = self.left_out | {request.name}
+        moved: dict[str, RingNode] = {}
+        trial = ChainMap(moved, self.nodes)
+        waiting = [self.position[request.name]]
+        while waiting:
+            node = self.graph.nodes[heappop(waiting)]
+            if node.name in moved:
+                continue
+            new = self._moved(node, trial, chosen)
+            if new is None or (node.name in self.outputs and new.type.frac_bits != node.type.frac_bits):
+                return
+            moved[node.name] = new
+            if new.type.frac_bits != self.nodes[node.name].type.frac_bits:
+                for reader in self.readers.get(node.name, ()):
+                    heappush(waiting, self.position[reader])
+        self.left_out = chosen
+        self.nodes.update(moved)
+
+    def result(self) -> RingGraph:
+        """The graph without the requests that were left out."""
+        nodes: dict[str, RingNode] = {}
+        for node in self.graph:
+            new = self._moved(node, nodes, self.left_out)
+            assert new is not None  # each of them was tried
+            nodes[node.name] = new
+        return self.graph.with_nodes(nodes.values())
+
+    def _moved(self, node: RingNode, nodes: Nodes, chosen: frozenset[str]) -> RingNode | None:
+        """`node` on operands that have become wider, None where that cannot be; helpers are put into `nodes`."""
+        ring_bits = self.graph.ring_bits
+        extra = [nodes[name].type.frac_bits - self.graph[name].type.frac_bits for name in node.inputs]
+        if node.name in chosen:
+            return _widened(node, nodes[node.inputs[0]].type.frac_bits - node.type.frac_bits, ring_bits)
+        if not any(extra):
+            return node
+        kind = PRIMITIVES[node.op].kind
+        if node.op == "rescale":
+            return node if self.takes_part(node) else None
+        if kind == "product":
+            return _widened(node, sum(extra), ring_bits)
+        if kind not in ("linear", "layout"):
             return None
-        nodes[node.name] = new
-    if any(nodes[name].type.frac_bits != graph[name].type.frac_bits for _, name in graph.outputs):
-        return None
-    return RingGraph(tuple(nodes.values()), graph.outputs, graph.ring_bits)
-
-
-def _moved(
-    node: RingNode, graph: RingGraph, nodes: dict[str, RingNode], names: frozenset[str], only: Set[str] | None
-) -> RingNode | None:
-    """`node` on operands that have become wider; helpers are put into `nodes`."""
-    extra = [nodes[name].type.frac_bits - graph[name].type.frac_bits for name in node.inputs]
-    if node.name in names:
-        return _widened(node, nodes[node.inputs[0]].type.frac_bits - node.type.frac_bits, graph.ring_bits)
-    if not any(extra):
-        return node
-    if node.op == "rescale":
-        takes_along = _is_truncation(node, graph) and (only is None or node.name in only)
-        return node if takes_along else None
-    if node.op in _PRODUCTS:
-        return _widened(node, sum(extra), graph.ring_bits)
-    if node.op not in _LINEAR:
-        return None
-    most = max(extra)
-    lifted = zip(node.inputs, extra, strict=True)
-    if any(e < most and _widened(nodes[name], most - e, graph.ring_bits) is None for name, e in lifted):
-        return None
-    inputs = tuple(_lifted(node, i, nodes, most - e) for i, e in enumerate(extra))
-    return _widened(replace(node, inputs=inputs), most, graph.ring_bits)
+        most = max(extra)
+        lifted = zip(node.inputs, extra, strict=True)
+        if any(e < most and _widened(nodes[name], most - e, ring_bits) is None for name, e in lifted):
+            return None
+        inputs = tuple([_lifted(node, i, nodes, most - e) for i, e in enumerate(extra)])
+        return _widened(replace(node, inputs=inputs), most, ring_bits)
 
 
 def _widened(node: RingNode, bits: int, ring_bits: int) -> RingNode | None:
-    type = replace(node.type, frac_bits=node.type.frac_bits + bits)
-    if type.bound * 2.0**type.frac_bits >= 2.0 ** (ring_bits - HEADROOM_BITS):
+    type = node.type.at_scale(node.type.frac_bits + bits)
+    if not type.fits(ring_bits):
         return None
-    node = replace(node, type=type)
+    node = node.with_type(type)
     return replace(node, attrs=attributes(frac_bits=type.frac_bits)) if node.op == "rescale" else node
 
 
-def _lifted(node: RingNode, side: int, nodes: dict[str, RingNode], bits: int) -> str:
+def _lifted(node: RingNode, side: int, nodes: Nodes, bits: int) -> str:
     """The operand at a scale larger by `bits`, for free."""
     source = nodes[node.inputs[side]]
     if bits == 0:
         return source.name
     name = f"{node.name}_deferred{side}"
-    type = replace(source.type, frac_bits=source.type.frac_bits + bits)
+    type = source.type.at_scale(source.type.frac_bits + bits)
     nodes[name] = RingNode(name, "mul_const", (source.name,), attributes(value=2**bits, shift=bits), type, node.origin)
     return name

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mpcc.compiler.ring.ir import HEADROOM_BITS, RingGraph, RingNode, RingType
+from mpcc.compiler.ring.ir import RingGraph, RingNode, RingType
+from mpcc.compiler.ring.rules import PRIMITIVES
 from mpcc.compiler.types import attributes
 from mpcc.passes.ring.narrow_bounds import narrow_bounds
 
@@ -36,17 +37,18 @@ class _Merger:
     def run(self) -> RingGraph:
         for node in self.graph:
             if node.body is not None:
-                node = replace(node, body=merge_rescales(node.body))
+                node = node.with_body(merge_rescales(node.body))
             self._visit(node)
-        return narrow_bounds(RingGraph(tuple(self.nodes.values()), self.graph.outputs, self.graph.ring_bits))
+        return narrow_bounds(self.graph.with_nodes(self.nodes.values()), self.graph)
 
     def _visit(self, node: RingNode) -> None:
-        if node.op in ("add", "sub"):
+        row = PRIMITIVES[node.op]
+        if row.kind == "linear" and row.operands == 2:
             self._sum(node)
+        elif row.kind == "linear" or (row.kind == "layout" and node.attr("kind") == "slice"):
+            self._past(node)
         elif node.op == "rescale":
             self._chain(node)
-        elif node.op == "sum" or (node.op == "layout" and node.attr("kind") == "slice") or node.op == "mul_const":
-            self._past(node)
         else:
             self.nodes[node.name] = node
 
@@ -57,9 +59,6 @@ class _Merger:
             return None
         source = self.nodes[node.inputs[0]]
         return node if source.type.frac_bits > node.type.frac_bits else None
-
-    def _fits(self, bound: float, frac_bits: int) -> bool:
-        return bound * 2.0**frac_bits < 2.0 ** (self.graph.ring_bits - HEADROOM_BITS)
 
     def _rescaled(self, node: RingNode, wide: RingNode) -> None:
         """`wide` computes node's value at a larger scale; node becomes the request that brings it down."""
@@ -75,12 +74,12 @@ class _Merger:
         sources = [self.nodes[left.inputs[0]], self.nodes[right.inputs[0]]]
         bits = max(s.type.frac_bits for s in sources)
         bounds = [min(s.type.bound, r.type.bound) for s, r in zip(sources, (left, right), strict=True)]
-        if not self._fits(sum(bounds), bits):
+        type = RingType(node.type.shape, bits, sum(bounds), node.type.public)
+        if not type.fits(self.graph.ring_bits):
             self.nodes[node.name] = node
             return
         lifted = [self._lift(s, bits, node, i) for i, s in enumerate(sources)]
-        type = RingType(node.type.shape, bits, sum(s.type.bound for s in lifted), node.type.public)
-        type = replace(type, bound=min(type.bound, sum(bounds)))
+        type = type.within(sum(s.type.bound for s in lifted))
         wide = replace(node, name=f"{node.name}_wide", inputs=tuple(s.name for s in lifted), type=type, result_of="")
         self._rescaled(node, wide)
 
@@ -88,7 +87,7 @@ class _Merger:
         shift = bits - source.type.frac_bits
         if shift == 0:
             return source
-        type = replace(source.type, frac_bits=bits)
+        type = source.type.at_scale(bits)
         lifted = RingNode(
             f"{node.name}_lift{side}",
             "mul_const",
@@ -113,9 +112,9 @@ class _Merger:
             return
         source = self.nodes[request.inputs[0]]
         bits = node.type.frac_bits + source.type.frac_bits - request.type.frac_bits
-        if not self._fits(node.type.bound, bits):
+        type = node.type.at_scale(bits)
+        if not type.fits(self.graph.ring_bits):
             self.nodes[node.name] = node
             return
-        type = replace(node.type, frac_bits=bits)
         wide = replace(node, name=f"{node.name}_wide", inputs=(source.name,), type=type, result_of="")
         self._rescaled(node, wide)

@@ -9,21 +9,32 @@ Bounds only ever shrink; loop bodies are left to the pass that made them.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from mpcc.compiler.ring.ir import LEAVES, RING_OPS, RingGraph, RingNode
-from mpcc.compiler.ring.verify import RULES, Scope
-
-_BY_OPERANDS = frozenset(RING_OPS) - LEAVES - {"repeat"}  # operations whose rule looks at nothing but the operands
+from mpcc.compiler.ring.ir import RingGraph, RingNode
+from mpcc.compiler.ring.rules import PRIMITIVES
 
 
-def narrow_bounds(graph: RingGraph) -> RingGraph:
-    """`graph` with every bound at most what its operands' bounds imply."""
-    scope = Scope(graph.ring_bits, final=False)
+def narrow_bounds(graph: RingGraph, known: RingGraph | None = None) -> RingGraph:
+    """`graph` with every bound at most what its operands' bounds imply.
+
+    `known` is the graph that a pass made `graph` from, and where this holds already: nodes that stand in both are
+    looked at only where an operand has changed.
+    """
+    before = known.by_name if known is not None else {}
     nodes: dict[str, RingNode] = {}
+    changed: set[str] = set()
     for node in graph:
-        if node.op in _BY_OPERANDS:
-            implied = RULES[node.op][1](node, [nodes[name] for name in node.inputs], scope).bound
-            node = replace(node, type=replace(node.type, bound=min(node.type.bound, implied)))
+        old = before.get(node.name)
+        if old is not node or not changed.isdisjoint(node.inputs):
+            node = _narrowed(node, nodes)
+            if old is None or old.type != node.type or node.body is not None:
+                changed.add(node.name)
         nodes[node.name] = node
-    return RingGraph(tuple(nodes.values()), graph.outputs, graph.ring_bits)
+    return graph.with_nodes(nodes.values())
+
+
+def _narrowed(node: RingNode, nodes: dict[str, RingNode]) -> RingNode:
+    row = PRIMITIVES[node.op]
+    if row.kind == "leaf" or node.body is not None:  # their type says more than their rule
+        return node
+    implied = row.rule(node, [nodes[name] for name in node.inputs]).bound
+    return node.with_type(node.type.within(implied)) if implied < node.type.bound else node

@@ -4,7 +4,7 @@
     rescale to more                    -> mul_const(2^n), free
     rescale to the same (a narrower bound only) -> mul_const(1), free
 
-After this pass no rescale is left and every truncation is explicit. `width` is the bit length the truncation must hold.
+After this pass no rescale is left and every truncation is explicit.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mpcc.compiler.ring.ir import RingGraph, RingNode
+from mpcc.compiler.ring.rules import truncation_width
 from mpcc.compiler.types import attributes
 from mpcc.passes.ring.narrow_bounds import narrow_bounds
-
-SAFE_WIDTH = 63  # measured: |x| < 2^62 is truncated without a failure probability, at the same price as narrower widths
 
 
 def place_truncations(graph: RingGraph, *, variant: str = "safe") -> RingGraph:
@@ -23,17 +22,16 @@ def place_truncations(graph: RingGraph, *, variant: str = "safe") -> RingGraph:
     nodes: dict[str, RingNode] = {}
     for node in graph:
         if node.body is not None:
-            node = replace(node, body=place_truncations(node.body, variant=variant))
+            node = node.with_body(place_truncations(node.body, variant=variant))
         nodes[node.name] = _placed(node, nodes, variant) if node.op == "rescale" else node
-    return narrow_bounds(RingGraph(tuple(nodes.values()), graph.outputs, graph.ring_bits))
+    return narrow_bounds(graph.with_nodes(nodes.values()), graph)
 
 
 def _placed(node: RingNode, nodes: dict[str, RingNode], variant: str) -> RingNode:
     source = nodes[node.inputs[0]]
     surplus = source.type.frac_bits - node.type.frac_bits
     if surplus <= 0:
-        type = replace(node.type, bound=min(node.type.bound, source.type.bound))
+        type = node.type.within(source.type.bound)
         return replace(node, op="mul_const", attrs=attributes(value=2**-surplus, shift=-surplus), type=type)
-    width = min(source.type.int_bits + 2, SAFE_WIDTH) if variant == "nearest" else SAFE_WIDTH
-    attrs = attributes(bits=surplus, variant=variant, width=max(width, surplus + 1))
-    return replace(node, op="trunc", attrs=attrs)
+    width = truncation_width(variant, surplus, source.type)
+    return replace(node, op="trunc", attrs=attributes(bits=surplus, variant=variant, width=width))

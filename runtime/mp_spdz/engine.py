@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from mpcc.backends.mp_spdz.dialects import DIALECTS, dialect_of
 from mpcc.compiler.errors import EngineError, MpccError
+from mpcc.compiler.protocols import PROTOCOLS, protocol_of
 from mpcc.runtime.deployment import Deployment, reals
 from mpcc.runtime.engine import (
     Answer,
@@ -75,7 +75,7 @@ class MpSpdz(Engine):
             yield Finding("MP-SPDZ", "fail", found, error.todo)
             return
         yield Finding("MP-SPDZ", "ok", f"{home.release} at {home.path}")
-        for name in DIALECTS:
+        for name in PROTOCOLS:
             yield _party_program(home, name, needed=name == (protocol or SIMPLEST))
 
     # ** who takes part **
@@ -155,7 +155,7 @@ class MpSpdz(Engine):
         on_stage: OnStage = lambda stage: None,
     ) -> Provisioned:
         """See `Engine.provision`. MpccError if shares of this protocol, or of this program, cannot be stored."""
-        if not dialect_of(program.protocol).stored_shares:
+        if not protocol_of(program.protocol).stored_shares:
             raise MpccError(
                 f"shares of {program.protocol} cannot be stored: their tags are valid in one run only",
                 todo="run without provisioning",
@@ -169,7 +169,7 @@ class MpSpdz(Engine):
 
 def _party_program(home: Home, protocol: str, *, needed: bool) -> Finding:
     """Whether the program that a party of the protocol runs is built."""
-    binary = home.path / DIALECTS[protocol].binary
+    binary = home.path / PROTOCOLS[protocol].binary
     if binary.is_file() and os.access(binary, os.X_OK):
         return Finding(f"protocol {protocol}", "ok", binary.name)
     found = f"{binary.name} {'cannot be executed' if binary.is_file() else 'is not built'}"

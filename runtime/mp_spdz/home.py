@@ -10,24 +10,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpcc.backends.mp_spdz.dialects import DIALECTS
 from mpcc.compiler.errors import EngineError
+from mpcc.compiler.protocols import PROTOCOLS, MpSpdzProtocol
 
 NAME = "mp-spdz"  # of the engine
 VARIABLE = "MP_SPDZ_HOME"
 OLDEST = (0, 4, 2)
 _HEADING = re.compile(r"^## *v?(\d+(?:\.\d+)+)", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How MP-SPDZ runs a protocol: its party program, and the role of each player."""
-
-    binary: str
-    roles: tuple[str, ...]
-
-
-SETUPS = {d.protocol: Setup(d.binary, d.roles) for d in DIALECTS.values()}
 
 
 @dataclass(frozen=True)
@@ -47,13 +36,13 @@ class Home:
         return _dotted(self.version)
 
 
-def setup_of(protocol: str) -> Setup:
-    """How to run a protocol. EngineError if this engine cannot."""
-    if protocol not in SETUPS:
+def setup_of(protocol: str) -> MpSpdzProtocol:
+    """A protocol that this engine runs. EngineError for others."""
+    if protocol not in PROTOCOLS:
         raise EngineError(
-            f"the MP-SPDZ engine does not run the protocol {protocol!r}", todo=f"it runs: {', '.join(SETUPS)}"
+            f"the MP-SPDZ engine does not run the protocol {protocol!r}", todo=f"it runs: {', '.join(PROTOCOLS)}"
         )
-    return SETUPS[protocol]
+    return PROTOCOLS[protocol]
 
 
 def find_home(home: Path | None = None) -> Home:

@@ -18,6 +18,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mpcc.backends.mp_spdz.dialects import SEAL as SEAL
 from mpcc.compiler.errors import EngineError
 from mpcc.runtime.engine import Int64
 from mpcc.runtime.mp_spdz.emitted import Emitted
@@ -27,8 +28,6 @@ from mpcc.runtime.parties.keys import write_private
 
 VERSION = 1
 MANIFEST, PROGRAMS, SHARES = "state.json", "Programs", "Persistence"
-SEAL = 0x6D706363  # the mark behind the weights; the emitted source knows it too
-_SHARE_BYTES = {"ring": 16}  # a replicated share is two ring elements
 _AGAIN = "provision again, all parties together"
 
 
@@ -118,7 +117,7 @@ def _stored_size(path: Path, values: int, protocol: str) -> int:
     """The size of a file of shares that holds exactly `values` of them."""
     size = path.stat().st_size if path.is_file() else 0
     each, rest = divmod(size - (_header_size(path) if size >= 8 else size), values)
-    if rest or each < 8 or each != _SHARE_BYTES.get(protocol, each):
+    if rest or each < 8 or each != (setup_of(protocol).share_bytes or each):
         raise EngineError(f"the party did not store its {values} shares", where=str(path), todo=_room(path))
     return size
 

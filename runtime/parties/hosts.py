@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpcc.backends.mp_spdz.dialects import DIALECTS
 from mpcc.compiler.errors import EngineError, MpccError
+from mpcc.compiler.protocols import PROTOCOLS
 from mpcc.runtime.parties.keys import Identity, check_certificate, check_pair
 from mpcc.runtime.parties.site import Site
 
@@ -98,10 +98,10 @@ def site_of(path: Path, role: str, roles: Sequence[str]) -> Site:
 
 def player_of(role: str) -> int:
     """The player's number of a role, the same in every protocol that has it. MpccError if there is none."""
-    for dialect in DIALECTS.values():
-        if role in dialect.roles:
-            return dialect.roles.index(role)
-    known = dict.fromkeys(r for d in DIALECTS.values() for r in d.roles)
+    for protocol in PROTOCOLS.values():
+        if role in protocol.roles:
+            return protocol.roles.index(role)
+    known = dict.fromkeys(r for d in PROTOCOLS.values() for r in d.roles)
     raise MpccError(f"there is no role {role!r}", todo=f"roles: {', '.join(known)}")
 
 

@@ -9,5 +9,5 @@ from mpcc.runtime.deployment import Deployment
 
 
 def code_of(program: Deployment) -> StableHlo:
-    """StableHLO of the graph inside MPC; the ring program knows some magnitudes. UnsupportedError as `emit_stablehlo`."""
+    """StableHLO of the graph inside MPC; the ring knows some magnitudes. UnsupportedError as `emit_stablehlo`."""
     return emit_stablehlo(program.mpc, largest_sums(program.mpc, program.ring))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mpcc.compiler.errors import EngineError
+from mpcc.compiler.protocols import SPU_PROTOCOLS, SpuProtocol
 
 NAME, PACKAGE = "spu", "spu"
 INSTALL = "pip install mpcc[spu]"
@@ -14,24 +13,8 @@ FRACTION_BITS = 18
 LARGEST = 2.0**15  # what is larger (the "minus infinity" of a mask) is cut to it: it would not fit the ring
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """A protocol of SPU: the roles of its parties in the order of their ranks, and what it protects against."""
-
-    roles: tuple[str, ...]
-    security: str
-
-
 DEFAULT_PROTOCOL = "aby3"
-# SEMI2K's multiplication triples come from rank 0, which could read everything: its name has to say so.
-PROTOCOLS: Mapping[str, Protocol] = {
-    "aby3": Protocol(("client", "provider", "helper"), "semi-honest, honest majority of three"),
-    "cheetah": Protocol(("client", "provider"), "semi-honest, two parties"),
-    "semi2k-trusted-first-party": Protocol(
-        ("client", "provider"),
-        "NOT secure between two parties: the triples come from the first party, the client, which must be trusted",
-    ),
-}
+PROTOCOLS = SPU_PROTOCOLS
 
 
 def installed_version() -> str:
@@ -42,7 +25,7 @@ def installed_version() -> str:
         raise EngineError("the spu engine is not installed: the package spu is missing", todo=INSTALL) from None
 
 
-def protocol_of(name: str) -> Protocol:
+def protocol_of(name: str) -> SpuProtocol:
     """A protocol by its name; EngineError for others, and for plain semi2k, which would promise too much."""
     if name in PROTOCOLS:
         return PROTOCOLS[name]

@@ -11,7 +11,7 @@ from mpcc.compiler.cost import NETWORKS, Cost, Network, Row, estimate, network_o
 from mpcc.compiler.driver.candidates import VARIANTS, Variant
 from mpcc.compiler.driver.choose import NEARLY, choose
 from mpcc.compiler.lowering import Settings
-from mpcc.compiler.ring.ir import Builder
+from mpcc.compiler.ring.build import Builder
 from mpcc.compiler.ring.verify import verify
 from mpcc.inspection import sentence
 

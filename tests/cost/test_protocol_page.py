@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mpcc.compiler.cost import PROTOCOLS
+from mpcc.compiler.protocols import PROTOCOLS
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocols.md"
 

@@ -6,13 +6,13 @@ import pytest
 
 from mpcc import MpccError
 from mpcc.backends.mp_spdz.dialects import DIALECTS, check_source, dialect_of, run_options_of
-from mpcc.compiler.cost import PROTOCOLS, estimate
+from mpcc.compiler.cost import PRICES, estimate
 from mpcc.compiler.cost.prices import Amount, batches, carry_ands
 from mpcc.compiler.driver.check_options import check_options
 from mpcc.compiler.driver.options import Options
 from mpcc.compiler.errors import EngineError
-from mpcc.compiler.ring.ir import Builder
-from mpcc.passes.ring.choose_truncations import TRUNC_ERROR
+from mpcc.compiler.protocols import LOCAL_WIDTH, PROTOCOLS, SAFE_WIDTH, SPU_PROTOCOLS, TRUNC_ERROR, protocol_of
+from mpcc.compiler.ring.build import Builder
 from mpcc.passes.ring.place_truncations import place_truncations
 
 N = 10240
@@ -165,22 +165,33 @@ def test_nearest_with_a_dealer(bits, sent):
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_protocol_is_complete(name):
-    table, dialect = PROTOCOLS[name], DIALECTS[name]
-    assert table.name == dialect.protocol == name and table.parties == dialect.parties
-    assert dialect.roles[:2] == ("client", "provider") and len(set(dialect.roles)) == table.parties
+    protocol, table = PROTOCOLS[name], PRICES[name]
+    assert protocol.name == table.protocol == DIALECTS[name].protocol == name
+    assert protocol.roles[:2] == ("client", "provider") and len(set(protocol.roles)) == protocol.parties
     assert set(table.prices) >= KEYS
-    assert dialect.public_products_local == table.public_products_local
-    assert not dialect.local_trunc or "trunc_local" in table.prices
+    assert not protocol.local_truncation or "trunc_local" in table.prices
+    assert protocol.local_truncation == (str(TRUNC_ERROR) in DIALECTS[name].run_options)
     amount = Amount(1000, bits=16, terms=4, rows=10, columns=10, count=10)
     for key, price in table.prices.items():
-        assert len(price.bytes(amount)) == len(price.rounds(amount)) == table.parties, key
+        assert len(price.bytes(amount)) == len(price.rounds(amount)) == protocol.parties, key
         assert all(isinstance(v, int) and v >= 0 for v in (*price.bytes(amount), *price.rounds(amount))), key
         for need, n in price.needs(amount).items():
             once, batched = (table.supply(need, n, b) for b in (False, True))
             assert all(0 <= a <= b for a, b in zip(once, batched, strict=True))
-    security = table.security
+    security = protocol.security
     assert ("malicious" in security) != ("semi-honest" in security)
     assert ("dealer" in security) == (name == "dealer-ring")
+
+
+def test_every_table_has_the_same_protocols():
+    assert set(PROTOCOLS) == set(PRICES) == set(DIALECTS)
+    for name, protocol in SPU_PROTOCOLS.items():
+        assert protocol.name == name and protocol.roles == PROTOCOLS[protocol.hosts_like].roles
+
+
+def test_widths_select_the_truncation():
+    """A party accepts an error of 2^(width - 64 + TRUNC_ERROR): above 1 for the safe form only."""
+    assert LOCAL_WIDTH + TRUNC_ERROR == 64 < SAFE_WIDTH + TRUNC_ERROR
 
 
 def test_what_is_prepared_is_counted_once():
@@ -231,7 +242,7 @@ def test_carry_tree():
 
 # ** choosing a protocol **
 def test_unknown_protocols():
-    for refuse in (dialect_of, lambda p: check_options(Options(protocol=p))):
+    for refuse in (protocol_of, dialect_of, lambda p: check_options(Options(protocol=p))):
         with pytest.raises(MpccError, match="choose one of: ring"):
             refuse("spdz")
 
@@ -243,7 +254,7 @@ def test_the_cheaper_truncation_is_the_default(name):
         kind: cost(trunc(N), name, variant).bytes_online
         for kind, variant in (("probabilistic", "safe"), ("nearest", "nearest"))
     }
-    assert dialect_of(name).truncation == min(costs, key=costs.get)
+    assert protocol_of(name).truncation == min(costs, key=costs.get)
 
 
 @pytest.mark.parametrize("name", DIALECTS)

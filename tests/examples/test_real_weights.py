@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from mpcc.backends.emulator import emulator
-from mpcc.backends.mp_spdz.dialects import dialect_of
 from mpcc.compiler.driver.options import Options
 from mpcc.compiler.driver.pipeline import compile_model
-from mpcc.compiler.driver.profile import encode_params
+from mpcc.compiler.driver.profile import MagnitudeProfiler
 from mpcc.compiler.fixed import encode
 from mpcc.compiler.frontend.capture import capture
 from mpcc.compiler.frontend.partition import Partition
 from mpcc.compiler.graph.interpret import run_graph
+from mpcc.compiler.protocols import protocol_of
 from mpcc.passes.graph.fold_affine import fold_affine
 
 pytestmark = [
@@ -57,8 +57,13 @@ def hidden_states(compiled, sample):
         for n in compiled.ring
         if n.op == "input"
     }
-    run = emulator.run(compiled.ring, inputs, encode_params(compiled.ring, compiled.tensors), trace=True)
-    recovered = fold_affine(compiled.graph, dialect_of("ring").operands_free)[2]
+    run = emulator.run(
+        compiled.ring,
+        inputs,
+        MagnitudeProfiler(compiled.regions.client, compiled.tensors, []).params(compiled.ring),
+        trace=True,
+    )
+    recovered = fold_affine(compiled.graph, protocol_of("ring").operands_free)[2]
     expected = run_graph(compiled.graph, sample, compiled.tensors, keep=set(recovered))
     traced = {
         member: array

@@ -7,8 +7,9 @@ import pytest
 from harness import run_ring, scheduled
 
 from mpcc.compiler.cost import estimate
-from mpcc.compiler.ring.ir import Builder
-from mpcc.passes.ring.choose_truncations import LOCAL_WIDTH, MAGNITUDE_MARGIN, TRUNC_ERROR, choose_truncations
+from mpcc.compiler.protocols import LOCAL_WIDTH, TRUNC_ERROR
+from mpcc.compiler.ring.build import Builder
+from mpcc.passes.ring.choose_truncations import MAGNITUDE_MARGIN, choose_truncations
 
 SMALL, LARGE = (64,), (4096,)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from harness import MODES, run_ring
 
-from mpcc.compiler.ring.ir import Builder, RingType
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingType
 from mpcc.compiler.ring.text import print_ring
 from mpcc.compiler.ring.verify import verify
 from mpcc.passes.ring.dead_code import ring_dead_code

@@ -15,7 +15,7 @@ from mpcc.compiler.errors import InternalError, MpccError
 from mpcc.compiler.graph.ir import Graph, Origin
 from mpcc.compiler.graph.text import parse_graph
 from mpcc.compiler.graph.verify import STAGES, verify
-from mpcc.compiler.ring.ir import Builder
+from mpcc.compiler.ring.build import Builder
 from mpcc.compiler.types import TensorType, attributes
 from mpcc.passes import GRAPH, RING
 from mpcc.passes.calls import GRAPH_CALLS, RING_CALLS, GraphContext, Held, RingContext, RingHeld

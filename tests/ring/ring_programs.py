@@ -1,18 +1,8 @@
 """Small ring programs that several tests use."""
 
-from mpcc.compiler.ring.ir import Builder, RingGraph, RingOrigin, RingType
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingGraph, RingOrigin, RingType
 from mpcc.compiler.types import attributes
-
-
-def append(builder, op, inputs, type, **attrs):
-    """A node that the builder has no method for (a truncation, or one that is wrong on purpose)."""
-    return builder._append(op, tuple(inputs), type, **attrs)
-
-
-def trunc(builder, a, bits, variant="safe"):
-    frac_bits = a.type.frac_bits - bits
-    type = RingType(a.type.shape, frac_bits, a.type.bound + 2.0**-frac_bits, a.type.public)
-    return append(builder, "trunc", [a], type, bits=bits, variant=variant)
 
 
 def outputs(builder, **values):
@@ -34,7 +24,7 @@ def loop(count=3, final=True):
     x, c = inner.arg("carried", 0, carried), inner.arg("invariant", 0, RingType((2, 2), 16, 1.0))
     w = inner.param(tuple(f"w{i}" for i in range(count)), (2, 2), 16, 4.0, public=False)
     product = inner.matmul(x, w, bound=900.0)
-    product = trunc(inner, product, 16) if final else inner.rescale(product, 16)
+    product = inner.trunc(product, 16) if final else inner.rescale(product, 16)
     result = inner.mark_result(inner.add(product, c), "linear")
     outer = Builder()
     x0, c0 = outer.input("x", (2, 2), 16, 10.0, "client"), outer.const(0.5, (2, 2), 16)

@@ -1,18 +1,17 @@
 """The semantics of the primitives, wrap-around, overflow detection, loops, ranges and traces."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from ring_programs import append, loop, outputs, trunc, unary
+from ring_programs import loop, outputs, unary
 
 from mpcc.backends.emulator import run
 from mpcc.backends.emulator.semantics import trunc_nearest, trunc_probabilistic
 from mpcc.compiler.errors import InputError, InternalError, RangeError
-from mpcc.compiler.ring.ir import Builder, RingOrigin
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingOrigin
 
 WORDS = arrays(np.int64, 4, elements=st.integers(-(2**63), 2**63 - 1))
 
@@ -25,10 +24,6 @@ def apply(function, x, **options):
     """function(builder, input) run on the integers x."""
     graph = unary(function, x.shape)
     return run(graph, {"x": x}, {}, **{"check": False, **options}).outputs["y"]
-
-
-def layout(b, v, **attrs):
-    return append(b, "layout", [v], replace(v.type, shape=attrs.get("shape", v.type.shape)), **attrs)
 
 
 def signed(values):
@@ -52,15 +47,14 @@ def test_layouts():
     assert apply(lambda b, v: b.permute(v, (1, 0)), x).tolist() == x.T.tolist()
     assert apply(lambda b, v: b.slice(v, 1, 0, 3, 2), x).tolist() == x[:, ::2].tolist()
     assert apply(lambda b, v: b.concat([v, v], 0), x).tolist() == np.concatenate([x, x]).tolist()
-    assert apply(lambda b, v: layout(b, v, kind="reshape", shape=(3, 2)), x).tolist() == x.reshape(3, 2).tolist()
+    assert apply(lambda b, v: b.reshape(v, (3, 2)), x).tolist() == x.reshape(3, 2).tolist()
     column = np.arange(2).reshape(2, 1)
-    assert apply(lambda b, v: layout(b, v, kind="expand", shape=(2, 3)), column).tolist() == [[0] * 3, [1] * 3]
+    assert apply(lambda b, v: b.expand(v, (2, 3)), column).tolist() == [[0] * 3, [1] * 3]
 
 
 def test_a_slice_may_run_backwards_to_the_start():
     x = np.arange(4)
-    backwards = {"kind": "slice", "dim": 0, "start": 3, "stop": -1, "step": -1}
-    assert apply(lambda b, v: layout(b, v, **backwards), x).tolist() == [3, 2, 1, 0]
+    assert apply(lambda b, v: b.slice(v, 0, 3, -1, -1), x).tolist() == [3, 2, 1, 0]
 
 
 def test_batched_matrix_product():
@@ -95,7 +89,7 @@ def test_probabilistic_truncation_is_a_neighbour(x, bits, seed):
 @pytest.mark.parametrize("truncation", ["probabilistic", "nearest"])
 def test_truncation_is_unbiased(bits, truncation):
     x = np.random.default_rng(bits).integers(-(2**52), 2**52, 100_000)
-    result = apply(lambda b, v: trunc(b, v, bits), x, truncation=truncation, seed=1)
+    result = apply(lambda b, v: b.trunc(v, bits), x, truncation=truncation, seed=1)
     error = result - x / 2.0**bits
     assert abs(error.mean()) < 0.01 + (0.5**bits / 2 if truncation == "nearest" else 0)
     assert abs(error).max() < 1
@@ -104,7 +98,7 @@ def test_truncation_is_unbiased(bits, truncation):
 @pytest.mark.parametrize("quarter", [1, 2, 3])
 def test_probability_is_the_fraction(quarter):
     x = np.full(100_000, quarter * 2**14 - 2**16)
-    assert abs((apply(lambda b, v: trunc(b, v, 16), x) + 1).mean() - quarter / 4) < 0.01
+    assert abs((apply(lambda b, v: b.trunc(v, 16), x) + 1).mean() - quarter / 4) < 0.01
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 6])
@@ -128,8 +122,8 @@ def test_a_block_diagonal_matrix_meets_the_last_rows(block):
 
 def test_the_nearest_variant_is_nearest_in_any_mode_and_seeds_repeat():
     x = np.random.default_rng(0).integers(-(2**40), 2**40, 1000)
-    assert (apply(lambda b, v: trunc(b, v, 8, "nearest"), x, seed=3) == trunc_nearest(x, 8)).all()
-    runs = [apply(lambda b, v: trunc(b, v, 8), x, seed=seed) for seed in (3, 3, 4)]
+    assert (apply(lambda b, v: b.trunc(v, 8, "nearest"), x, seed=3) == trunc_nearest(x, 8)).all()
+    runs = [apply(lambda b, v: b.trunc(v, 8), x, seed=seed) for seed in (3, 3, 4)]
     assert (runs[0] == runs[1]).all() and (runs[0] != runs[2]).any()
 
 
@@ -146,7 +140,7 @@ OVERFLOWING = {
     "sum": (lambda b, v: b.sum(v, 0), 2**61),
     "dot": (lambda b, v: b.dot(v, v), 2**31),
     "lt": (lambda b, v: b.lt_zero(v), 2**15),
-    "trunc": (lambda b, v: trunc(b, v, 4), 2**62),
+    "trunc": (lambda b, v: b.trunc(v, 4), 2**62),
 }
 
 

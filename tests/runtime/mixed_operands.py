@@ -2,7 +2,8 @@
 
 from primitives import public, secret
 
-from mpcc.compiler.ring.ir import Builder, RingType
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingType
 
 SMALL, LARGE = RingType((2,), 8, 2.0), RingType((2,), 8, 10.0)
 

@@ -1,6 +1,7 @@
 """Small programs that use every primitive of the ring IR in every form that the emitter distinguishes."""
 
-from mpcc.compiler.ring.ir import Builder, RingType
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingType
 
 
 def secret(b, name="x", shape=(2, 3, 4), frac_bits=8, bound=100.0):

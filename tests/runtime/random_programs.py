@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from mpcc.compiler.errors import RangeError
-from mpcc.compiler.ring.ir import Builder, RingType
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingType
 
 SHAPES = [(5,), (2, 3), (3, 2), (2, 2, 3), (1, 4), (3, 1, 2), (2, 1, 2, 2)]
 MAX_ELEMENTS = 48

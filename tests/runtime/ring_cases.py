@@ -9,10 +9,10 @@ import standin
 from one_request import Job
 
 from mpcc.backends.emulator import emulator
-from mpcc.backends.mp_spdz.dialects import DIALECTS
 from mpcc.backends.mp_spdz.emitter import Source, emit
 from mpcc.backends.mp_spdz.weights import tensor_order
-from mpcc.compiler.ring.ir import Builder, RingGraph
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingGraph
 from mpcc.compiler.ring.verify import verify
 from mpcc.passes.ring.place_truncations import place_truncations
 
@@ -81,13 +81,8 @@ def run_emulator(case, truncation="nearest"):
 
 def for_protocol(case, protocol, truncation="nearest"):
     """The same program as the protocol's dialect writes it."""
-    parties = DIALECTS[protocol].parties
-    return replace(
-        case,
-        source=emit(
-            case.graph, protocol=protocol, title="a test", truncation=truncation, compile_hint="", parties=parties
-        ),
-    )
+    source = emit(case.graph, protocol=protocol, title="a test", truncation=truncation, compile_hint="")
+    return replace(case, source=source)
 
 
 def run_standin(case, truncation="nearest"):

@@ -18,7 +18,8 @@ from one_request import run_job
 from ring_cases import make
 
 from mpcc.compiler.errors import EngineError
-from mpcc.compiler.ring.ir import Builder, RingType
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingType
 from mpcc.runtime.parties import processes as parties
 from mpcc.runtime.parties.processes import Limits
 

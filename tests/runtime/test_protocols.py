@@ -20,13 +20,13 @@ from one_request import Job, run_job
 from ring_cases import assert_same, for_protocol, make, run_emulator
 from tiny_models import batches, compiled, shared_inputs, tiny
 
-from mpcc.backends.mp_spdz.dialects import DIALECTS
 from mpcc.backends.mp_spdz.weights import Region, tensor_order
-from mpcc.compiler.cost import PROTOCOLS, estimate
+from mpcc.compiler.cost import estimate
 from mpcc.compiler.fixed import decode, encode
 from mpcc.compiler.frontend.partition import Partition
+from mpcc.compiler.protocols import PROTOCOLS
 
-OTHERS = [name for name in DIALECTS if name != "ring"]
+OTHERS = [name for name in PROTOCOLS if name != "ring"]
 SMALL = ("matmuls", "products", "comparisons", "selections", "truncations", "loops", "publics")
 WITHIN = {
     "dealer-ring": 0.05,
@@ -43,7 +43,7 @@ WITHIN = {
 def built(request):
     """The party program of the test's protocol."""
     protocol = request.getfixturevalue("protocol")
-    binary = Path(HOME) / DIALECTS[protocol].binary
+    binary = Path(HOME) / PROTOCOLS[protocol].binary
     if not os.access(binary, os.X_OK):
         pytest.skip(f"{binary.name} is not built")
 
@@ -110,14 +110,14 @@ def test_one_layer_of_a_bert(protocol):
 
 
 @needs_mp_spdz
-@pytest.mark.parametrize("protocol", DIALECTS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_session(protocol, tmp_path):
     """Shares stored where the protocol allows it; a request costs what one inference alone does, or less."""
     program = tiny_programs.compiled(
         tiny_programs.frozen_prefix(), protocol=protocol, partition=Partition.from_base(tiny_programs.base_model())
     )
     samples = [tiny_programs.sample(seed=seed) for seed in range(2)]
-    state = tmp_path / "state" if DIALECTS[protocol].stored_shares else None
+    state = tmp_path / "state" if PROTOCOLS[protocol].stored_shares else None
     if state is not None:
         program.provision(state)
     results = program.run_many(samples, state)

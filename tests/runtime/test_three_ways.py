@@ -18,7 +18,7 @@ from ring_cases import assert_same, for_protocol, make, prepare, run_emulator, r
 
 from mpcc.backends.emulator import semantics
 from mpcc.compiler.cost import estimate
-from mpcc.runtime.mp_spdz.home import setup_of
+from mpcc.compiler.protocols import PROTOCOLS
 
 PROGRAMS = primitives.PROGRAMS | mixed_operands.PROGRAMS
 
@@ -103,7 +103,7 @@ def test_mp_spdz_rounds_either_way():
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_mp_spdz_with_a_dealer(name):
     """The same source, two parties and a dealer (nearest truncation only: there is no other in this protocol)."""
-    if not (Path(HOME) / setup_of("dealer-ring").binary).exists():
+    if not (Path(HOME) / PROTOCOLS["dealer-ring"].binary).exists():
         pytest.skip("this MP-SPDZ has no dealer-ring-party.x")
     case = make(PROGRAMS[name])
     assert_same(run_job(replace(case.job, protocol="dealer-ring")).outputs, run_emulator(case))

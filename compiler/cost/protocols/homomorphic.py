@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mpcc.compiler.cost.prices import Amount, Need, PerParty, Price, Protocol, fixed
+from mpcc.compiler.cost.prices import TRIPLE, Amount, Need, PerParty, Price, PriceList, fixed, triples
 
-TRIPLE, MASK, NEAREST_MASK, COMPARISON = "triple", "mask", "nearest mask", "comparison"
+MASK, NEAREST_MASK, COMPARISON = "mask", "nearest mask", "comparison"
 SHARE_BYTES, BATCH = 16, 8192
 MASK_BYTES, NEAREST_BYTES = (1650, 1692), (2110, 2214)
 COMPARISON_BYTES, COMPARISON_BIT_BYTES = (500, 535), (50, 53.5)
 Needs = Mapping[Need, int]
-
-
-def _triples(a: Amount) -> Needs:
-    return {(TRIPLE, 0): a.products}
 
 
 def _opened(a: Amount) -> PerParty:
@@ -31,7 +27,7 @@ def _each_once(a: Amount) -> PerParty:
     return (SHARE_BYTES * a.n,) * 2
 
 
-def _protocol(name: str, batch_bytes: int, batch_rounds: int, how: str) -> Protocol:
+def _price_list(protocol: str, batch_bytes: int, batch_rounds: int) -> PriceList:
     """The price list, which differs in what a batch of triples costs."""
 
     def supply(need: Need, total: int, batched: bool) -> PerParty:
@@ -48,22 +44,17 @@ def _protocol(name: str, batch_bytes: int, batch_rounds: int, how: str) -> Proto
         """One batch serves several small products."""
         return (2 + batch_rounds * (a.products // BATCH),) * 2
 
-    product = Price(_opened, lambda a: (2 + (batch_rounds - 14) * (a.products // BATCH),) * 2, _triples)
-    return Protocol(
-        name=name,
-        parties=2,
-        security="semi-honest, two parties alone: each is safe from the other as long as both follow the protocol; "
-        f"nobody else takes part. Products are prepared {how} (ring-LWE); truncations and comparisons hide their "
-        "operand up to a chance of 2^-40",
+    product = Price(_opened, lambda a: (2 + (batch_rounds - 14) * (a.products // BATCH),) * 2, triples)
+    return PriceList(
+        protocol=protocol,
         approximate=True,
-        public_products_local=True,
         prices={
             "input_client": Price(fixed(0, 0), fixed(0, 0)),
             "input_public": Price(_each_once, fixed(2, 2)),
             "input_provider": Price(fixed(0, 0), fixed(0, 0)),
             "mul": product,
             "dot": product,
-            "matmul": Price(_opened, matmul_rounds, _triples),
+            "matmul": Price(_opened, matmul_rounds, triples),
             "trunc_safe": Price(_each_once, lambda a: (6 + a.n // 49,) * 2, lambda a: {(MASK, 0): a.n}),
             "trunc_nearest": Price(
                 lambda a: (2 * SHARE_BYTES * a.n,) * 2,
@@ -77,5 +68,5 @@ def _protocol(name: str, batch_bytes: int, batch_rounds: int, how: str) -> Proto
     )
 
 
-HEMI = _protocol("hemi", 1_573_144, 16, "by semi-homomorphic encryption")
-TEMI = _protocol("temi", 1_933_584, 20, "by encryption under a key that both parties hold a share of")
+HEMI = _price_list("hemi", 1_573_144, 16)
+TEMI = _price_list("temi", 1_933_584, 20)

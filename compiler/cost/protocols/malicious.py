@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mpcc.compiler.cost.prices import Amount, Need, PerParty, Price, Protocol, each, fixed, lg
-
-_ABORT = "who deviates is caught, and the run ends without an output"
+from mpcc.compiler.cost.prices import Amount, Need, PerParty, Price, PriceList, each, fixed, lg
 
 
 def _rep4_lt(a: Amount) -> PerParty:
@@ -26,11 +24,8 @@ def _rep4_nearest(a: Amount) -> PerParty:
     return tuple(round(rate * a.n) for rate in (53.5 * w - 43, 45.6 * w - 57, 30.6 * w - 4, 22.8 * w - 18))
 
 
-REP4_RING = Protocol(
-    name="rep4-ring",
-    parties=4,
-    security=f"malicious, four parties: any one may be corrupted and do what it likes; {_ABORT}. "
-    "Two together learn everything",
+REP4_RING = PriceList(
+    protocol="rep4-ring",
     approximate=True,
     prices={
         "input_client": Price(lambda a: (16 * a.n, 64, 0, 64), fixed(2, 4, 2, 4)),
@@ -56,13 +51,9 @@ def _per_product(rate: int) -> Price:
     return Price(lambda a: (rate * a.products,) * 3, fixed(1, 1, 1))
 
 
-PS_REP_RING = Protocol(
-    name="ps-rep-ring",
-    parties=3,
-    security=f"malicious, three parties: any one may be corrupted and do what it likes; {_ABORT}. Two together learn "
-    "everything. Every product is checked after it was computed, so large matrix products are dear",
+PS_REP_RING = PriceList(
+    protocol="ps-rep-ring",
     approximate=True,
-    public_products_local=True,
     prices={
         "input_client": Price(lambda a: (8 * a.n, 0, 0), fixed(1, 0, 1)),
         "input_public": Price(each(3, 24, 8, 8), fixed(4, 2, 4)),
@@ -85,11 +76,8 @@ def _sy_supply(need: Need, total: int, batched: bool) -> PerParty:
     return (SY_BATCH_BYTES if batched and total else 0,) * 3
 
 
-SY_REP_RING = Protocol(
-    name="sy-rep-ring",
-    parties=3,
-    security=f"malicious, three parties: any one may be corrupted and do what it likes; {_ABORT}. Two together learn "
-    "everything. Values carry a tag that is checked before the output is opened",
+SY_REP_RING = PriceList(
+    protocol="sy-rep-ring",
     approximate=True,
     supply=_sy_supply,
     prices={

@@ -1,19 +1,11 @@
-"""What a primitive costs, one table per protocol, as data.
+"""Three parties with replicated shares: `ring`.
 
-Bytes are what each party sends, rounds what each party counts (send and receive batches, as MP-SPDZ counts them).
 Measured on MP-SPDZ 3a0a7b1 primitive by primitive; the formulas reproduce the counters exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from mpcc.compiler.cost.prices import Amount, PerParty, Price, Protocol, each, fixed, lg
-from mpcc.compiler.cost.protocols.homomorphic import HEMI, TEMI
-from mpcc.compiler.cost.protocols.malicious import PS_REP_RING, REP4_RING, SY_REP_RING
-from mpcc.compiler.cost.protocols.two_party import DEALER_RING, SEMI2K
-
-__all__ = ["PROTOCOLS", "RING", "Amount", "PerParty", "Price", "Protocol"]
+from mpcc.compiler.cost.prices import Amount, PerParty, Price, PriceList, each, fixed, lg
 
 
 def _ring_comparison(a: Amount) -> PerParty:
@@ -49,11 +41,8 @@ def _ring_nearest_rounds(a: Amount) -> PerParty:
     return (15, 11, 15) if a.bits == 32 else (16, 12, 16)
 
 
-RING = Protocol(
-    name="ring",
-    parties=3,
-    security="semi-honest, honest majority: any one of the three parties may be corrupted, two together learn "
-    "everything",
+RING = PriceList(
+    protocol="ring",
     prices={
         "input_client": Price(lambda a: (8 * a.n, 0, 0), fixed(1, 0, 1)),
         "input_public": Price(lambda a: (16 * a.n, 8 * a.n, 8 * a.n), fixed(2, 1, 2)),
@@ -71,7 +60,3 @@ RING = Protocol(
         "reveal": Price(lambda a: (0, 8 * a.n, 0), fixed(1, 1, 0)),
     },
 )
-
-PROTOCOLS: Mapping[str, Protocol] = {
-    p.name: p for p in (RING, DEALER_RING, SEMI2K, HEMI, TEMI, REP4_RING, PS_REP_RING, SY_REP_RING)
-}

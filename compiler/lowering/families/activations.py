@@ -9,7 +9,8 @@ from mpcc.compiler.approximations import sigmoid as sigmoid_forms
 from mpcc.compiler.graph.ir import Node
 from mpcc.compiler.lowering.context import Context, lowers, number_attr
 from mpcc.compiler.lowering.families.elementwise import times
-from mpcc.compiler.ring.ir import Builder, RingNode
+from mpcc.compiler.ring.build import Builder
+from mpcc.compiler.ring.ir import RingNode
 
 ANY = "any value within its bound"
 
