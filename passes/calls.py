@@ -142,7 +142,7 @@ def _choose_truncations(held: RingHeld, context: RingContext) -> RingHeld:
 RING_CALLS: Mapping[str, Callable[[RingHeld, RingContext], RingHeld]] = {
     "merge_rescales": lambda h, c: h.becomes(merge_rescales(h.ring)),
     "ring_dead_code": lambda h, c: h.becomes(ring_dead_code(h.ring)),
-    "defer_rescales": lambda h, c: h.becomes(defer_rescales(h.ring, c.may_defer)),
+    "defer_rescales": lambda h, c: h if c.may_defer == frozenset() else h.becomes(defer_rescales(h.ring, c.may_defer)),
     "place_truncations": lambda h, c: h.becomes(place_truncations(h.ring, variant=c.variant)),
     "absorb_factors": lambda h, c: h.becomes(absorb_factors(h.ring)),
     "choose_truncations": _choose_truncations,

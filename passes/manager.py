@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.graph.text import print_graph
@@ -38,21 +38,25 @@ class Watch:
     write: Callable[[str], object] = field(default_factory=lambda: sys.stderr.write)
     stage: Callable[[str], None] = lambda name: None
     times: dict[str, Time] = field(default_factory=dict)
+    inside: list[float] = field(default_factory=lambda: [0.0])  # seconds of steps inside those that run now
 
     def prints(self, name: str) -> bool:
         return EVERY in self.print_after or name in self.print_after
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """One run of a pass, or of a step between passes."""
-        before, known = time.process_time(), self.times.setdefault(name, Time())
+        """One run of a pass, or of a step between or inside passes, which counts for itself."""
+        known, before = self.times.setdefault(name, Time()), time.process_time()
+        self.inside.append(0.0)
         yield
+        spent = time.process_time() - before
         known.runs += 1
-        known.seconds += time.process_time() - before
+        known.seconds += spent - self.inside.pop()
+        self.inside[-1] += spent
 
     def silent(self) -> Watch:
         """The same, but it prints nothing."""
-        return Watch(self.without, frozenset(), self.write, self.stage, self.times)
+        return replace(self, print_after=frozenset())
 
 
 def run_graph_passes(

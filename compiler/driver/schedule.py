@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 
 from mpcc.compiler.cost import Cost, estimate
@@ -16,7 +17,7 @@ from mpcc.passes.calls import Magnitudes, RingContext, RingHeld
 from mpcc.passes.manager import Watch, check_ring, run_ring_passes
 from mpcc.passes.ring.choose_truncations import Choice
 
-SECOND = "defer_rescales"  # where the second half of RING begins
+SECOND, CHOICE = "defer_rescales", "choose_truncations"  # where the second half of RING begins and ends
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,11 @@ class Form:
 
 @dataclass(frozen=True)
 class Merged:
-    """A lowered region after the first half of the ring passes: what every schedule of it begins with."""
+    """A lowered region after the first half of the ring passes, and with every truncation of it placed."""
 
     lowered: Lowered
     ring: RingGraph
+    placed: RingGraph
 
 
 class Forms:
@@ -54,6 +56,7 @@ class Forms:
             watch.silent(),
         )
         self._merged: list[tuple[Settings, Merged]] = []
+        self._rough: list[tuple[Settings, Cost]] = []
         self._made: list[tuple[RingGraph, bool, bool, Form]] = []  # merged program, lean, local truncations deferred
 
     def make(self, settings: Settings) -> Form:
@@ -62,7 +65,7 @@ class Forms:
         for ring, lean, deferred, form in self._made:
             if (ring, lean, deferred) == (merged.ring, settings.lean, settings.defer_local):
                 return replace(form, settings=settings)
-        held = schedule(merged.ring, settings, self.budget, self.magnitudes, self.watch)
+        held = schedule(merged.ring, settings, self.budget, self.magnitudes, self.watch, merged.placed)
         with self.watch.timed("price"):
             cost = estimate(held.ring, self.options.protocol, network=self.options.network)
         form = Form(settings, merged.lowered.applied, held.ring, held.choice, cost)
@@ -77,11 +80,15 @@ class Forms:
 
     def rough_cost(self, settings: Settings) -> Cost:
         """What a form would cost with every truncation in place and none of them local: nothing is run for it."""
-        may_defer = None if settings.defer_local else frozenset[str]()
-        context = RingContext(_variant(settings), may_defer)
-        held = run_ring_passes(RingHeld(self._merge(settings).ring), context, self.watch.silent(), since=SECOND)
+        for known, cost in self._rough:
+            if known == settings:
+                return cost
+        merged = self._merge(settings)
+        placed = place(merged.ring, settings, None, self.watch) if settings.defer_local else merged.placed
         with self.watch.timed("price"):
-            return estimate(held.ring, self.options.protocol, network=self.options.network)
+            cost = estimate(placed, self.options.protocol, network=self.options.network)
+        self._rough.append((settings, cost))
+        return cost
 
     def _merge(self, settings: Settings) -> Merged:
         for known, merged in self._merged:
@@ -90,7 +97,8 @@ class Forms:
         with self.watch.timed("lower"):
             lowered = lower(self.region, settings)
         check_ring(lowered.ring, "lower")
-        merged = Merged(lowered, merge(lowered.ring, self.watch))
+        ring = merge(lowered.ring, self.watch)
+        merged = Merged(lowered, ring, place(ring, settings, frozenset(), self.watch))
         self._merged.append((settings, merged))
         return merged
 
@@ -100,25 +108,34 @@ def merge(ring: RingGraph, watch: Watch) -> RingGraph:
     return run_ring_passes(RingHeld(ring), RingContext(), watch, before=SECOND).ring
 
 
+def place(merged: RingGraph, settings: Settings, may_defer: Set[str] | None, watch: Watch) -> RingGraph:
+    """The second half of the ring passes up to the choice of truncations; see `RingContext.may_defer`."""
+    context = RingContext(_variant(settings), may_defer)
+    return run_ring_passes(RingHeld(merged), context, watch, since=SECOND, before=CHOICE).ring
+
+
 def schedule(
     merged: RingGraph,
     settings: Settings,
     budget: float = 0.0,
     magnitudes: Magnitudes = lambda ring: {},
     watch: Watch | None = None,
+    placed: RingGraph | None = None,
 ) -> RingHeld:
     """The second half of the ring passes on a merged program.
 
     Deferring a truncation adds its bits to a later one. That is free where truncations are safe; a local one fails the
-    more often the larger its argument is. So the program is placed once with every truncation where it was asked for,
-    to choose the local ones, and again with only the others deferred, unless settings say to defer all of them.
+    more often the larger its argument is. So the local ones are chosen in the program with every truncation where it
+    was asked for (`placed`, made here if it is not given), and only the others are deferred, unless settings say to
+    defer all of them.
     """
     watch = watch or Watch()
     local = settings.lean and budget > 0.0 and "choose_truncations" not in watch.without
     context = RingContext(_variant(settings), None, None, budget if local else 0.0, magnitudes)
     if not local or settings.defer_local:
         return run_ring_passes(RingHeld(merged), context, watch, since=SECOND)
-    trial = run_ring_passes(RingHeld(merged), replace(context, may_defer=frozenset()), watch.silent(), since=SECOND)
+    placed = placed or place(merged, settings, frozenset(), watch.silent())
+    trial = run_ring_passes(RingHeld(placed), context, watch.silent(), since=CHOICE)
     final = replace(context, may_defer=_safe(trial.ring), choice=trial.choice)
     return run_ring_passes(RingHeld(merged), final, watch, since=SECOND)
 
