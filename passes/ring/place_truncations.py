@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from mpcc.compiler.graph.ir import attributes
 from mpcc.compiler.ring.ir import RingGraph, RingNode
-from mpcc.compiler.ring.rules import truncation_width
+from mpcc.compiler.ring.result_types import truncation_width
 from mpcc.passes.ring.narrow_bounds import narrow_bounds
 
 
