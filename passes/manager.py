@@ -87,7 +87,7 @@ def run_graph_passes(
 def run_ring_passes(
     held: RingHeld, context: RingContext, watch: Watch, *, since: str = "", before: str = ""
 ) -> RingHeld:
-    """Run RING, or the part of it from the pass `since` on, up to `before`.
+    """Run RING, or the part of it from the pass `since` on, up to `before`, on a program that was verified.
 
     Raises:
         InternalError: a pass broke the program; the message names the pass.
@@ -96,20 +96,20 @@ def run_ring_passes(
     for entry in _part(RING, since, before, watch):
         with watch.timed(entry.name):
             new = RING_CALLS[entry.name](held, context)
-        if new.ring != held.ring or placed != (entry.leaves == "placed"):
+        if new.ring is not held.ring or placed != (entry.leaves == "placed"):
             placed = entry.leaves == "placed"
             with _verifying(watch, entry):
-                check_ring(new.ring, entry.name, placed=placed)
+                check_ring(new.ring, entry.name, placed=placed, known=held.ring)
         held = new
         if watch.prints(entry.name):
             watch.write(f"# after {entry.name}\n{print_ring(held.ring)}")
     return held
 
 
-def check_ring(ring: RingGraph, after: str, *, placed: bool = False) -> None:
-    """Verify a ring program and say what made it."""
+def check_ring(ring: RingGraph, after: str, *, placed: bool = False, known: RingGraph | None = None) -> None:
+    """Verify a ring program and say what made it; what stood in `known` already, which was verified, is not looked at."""
     try:
-        verify_ring(ring, final=placed)
+        verify_ring(ring, final=placed, known=known)
     except InternalError as error:
         raise InternalError(f"after {after}: {error}") from None
 

@@ -228,7 +228,7 @@ def _labels(node: Node, scope: Scope) -> None:
 
 def _prepared(node: Node, scope: Scope) -> None:
     """The provider has computed what is its own; only what is free inside MPC may be left for there."""
-    free = node.is_leaf or getattr(REGISTRY.get(node.op), "keeps_numbers", True)
+    free = node.is_leaf or node.op not in REGISTRY or REGISTRY[node.op].keeps_numbers
     _require(node.site != "provider" or free, "the provider has yet to compute it")
 
 
@@ -245,7 +245,7 @@ def _range(node: Node, scope: Scope) -> None:
 
 
 def _statistics(node: Node, scope: Scope) -> None:
-    declared = getattr(REGISTRY.get(node.op), "statistics", ())
+    declared = REGISTRY[node.op].statistics if node.op in REGISTRY else ()
     if declared and node.site == "mpc" and node.range is not None:
         lost = set(declared) - {key for key, _ in node.stats}
         _require(not lost, f"it has lost its statistics {', '.join(sorted(lost))}")

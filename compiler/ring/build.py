@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from mpcc.compiler.errors import InternalError, RangeError
 from mpcc.compiler.ring.ir import NOWHERE, RingGraph, RingNode, RingType
-from mpcc.compiler.ring.rules import PRIMITIVES, Violation, truncation_width
-from mpcc.compiler.types import Attr, attributes
+from mpcc.compiler.ring.result_types import Violation, truncation_width
+from mpcc.compiler.ring.rules import PRIMITIVES
 
 _UNKNOWN = RingType((), 0, 0.0)  # until the rule has given the type
 

@@ -11,7 +11,8 @@ import math
 
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ring.ir import RingGraph, RingNode, RingType
-from mpcc.compiler.ring.rules import PRIMITIVES, Scope, Violation, check_attributes, check_type
+from mpcc.compiler.ring.result_types import LAYOUTS, AttrKind, Scope, Violation, check_type
+from mpcc.compiler.ring.rules import PRIMITIVES, attributes_of
 
 
 def verify(graph: RingGraph, *, final: bool = False, known: RingGraph | None = None) -> None:
@@ -90,9 +91,9 @@ def _verify_node(node: RingNode, seen: dict[str, RingNode], scope: Scope) -> Non
         raise Violation("has no operands")
     if (node.body is None) == (node.op == "repeat"):
         raise Violation("a repeat, and nothing else, has a body")
-    check_attributes(node)
-    check_type(node.type, row.rule(node, operands))
+    _check_attributes(node)
     row.place(node, operands, scope)
+    check_type(node.type, row.rule(node, operands))
     _in_ring(node.type, scope.ring_bits)
 
 
@@ -103,3 +104,26 @@ def _in_ring(type: RingType, ring_bits: int) -> None:
         raise Violation(
             f"bound {type.bound:g} with {type.frac_bits} fractional bits does not fit the {ring_bits}-bit ring"
         )
+
+
+def _check_attributes(node: RingNode) -> None:
+    """Violation unless a node has the attributes of its operation, no other ones, and each of its kind."""
+    if node.op == "layout" and node.attr("kind") not in LAYOUTS:
+        raise Violation(f"unknown layout {node.attr('kind')!r}")
+    wanted = attributes_of(node)
+    if tuple([key for key, _ in node.attrs]) != tuple([key for key, _ in wanted]):
+        have, want = {key for key, _ in node.attrs}, {key for key, _ in wanted}
+        if missing := sorted(want - have):
+            raise Violation(f"attribute {missing[0]} is missing")
+        unknown = sorted(have - want)
+        raise Violation(f"unknown attribute {unknown[0]}" if unknown else "attributes are not in order")
+    for (key, value), (_, attr_kind) in zip(node.attrs, wanted, strict=True):
+        if not _is_of_kind(value, attr_kind):
+            raise Violation(f"attribute {key} is {value!r}, not of kind {attr_kind}")
+
+
+def _is_of_kind(value: object, kind: AttrKind) -> bool:
+    if kind in ("int", "str"):
+        return type(value) is (int if kind == "int" else str)
+    inner = int if kind == "ints" else str
+    return type(value) is tuple and all(type(v) is inner for v in value)

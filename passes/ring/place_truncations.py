@@ -12,8 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mpcc.compiler.ring.ir import RingGraph, RingNode
-from mpcc.compiler.ring.rules import truncation_width
-from mpcc.compiler.types import attributes
+from mpcc.compiler.ring.result_types import truncation_width
 from mpcc.passes.ring.narrow_bounds import narrow_bounds
 
 

@@ -121,6 +121,14 @@ def test_sending_more_has_to_pay_and_sending_less_does_not(megabytes, rounds, ta
     assert faster, "every case of this test saves time"
 
 
+def test_equal_settings_are_priced_once():
+    make, rough = priced(NETWORKS["lan"], PRICES)
+    asked = []
+    variants = [arity(4), arity(4), arity(2)]
+    choose(Settings(frac_bits=13), [bits(13)], variants, make, lambda s: asked.append(s) or rough(s))
+    assert len(asked) == len({s.row_maximum_arity for s in asked}) == 2
+
+
 def test_a_variant_that_changes_nothing_is_not_mentioned():
     make, rough = priced(NETWORKS["lan"], PRICES)
     rows = choose(Settings(frac_bits=13), [bits(13)], [arity(2)], make, rough)[1]

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from ring_programs import loop, outputs, unary
 
-from mpcc.backends.emulator import run
+from mpcc.backends.emulator import profile, run
 from mpcc.backends.emulator.semantics import trunc_nearest, trunc_probabilistic
 from mpcc.compiler.errors import InputError, InternalError, RangeError
+from mpcc.compiler.fixed import encode
 from mpcc.compiler.ring.build import Builder
 from mpcc.compiler.ring.ir import RingOrigin
 
@@ -125,6 +126,15 @@ def test_the_nearest_variant_is_nearest_in_any_mode_and_seeds_repeat():
     assert (apply(lambda b, v: b.trunc(v, 8, "nearest"), x, seed=3) == trunc_nearest(x, 8)).all()
     runs = [apply(lambda b, v: b.trunc(v, 8), x, seed=seed) for seed in (3, 3, 4)]
     assert (runs[0] == runs[1]).all() and (runs[0] != runs[2]).any()
+
+
+def test_a_profile_tells_the_mean_magnitude_of_what_is_truncated():
+    """Before the truncation, in the iteration where it is largest; the results are those of any other run."""
+    graph, x = unary(lambda b, v: b.trunc(b.trunc(v, 4), 2, "nearest"), (3,)), ints(16, -32, 48)
+    assert profile(graph, {"x": x}, {}) == {"r1": 32.0, "r2": 2.0}
+    weights = {f"w{i}": encode(np.eye(2) * scale, 16) for i, scale in enumerate((1.0, 2.0, 0.25))}
+    (mean,) = profile(loop(), {"x": encode(np.ones((2, 2)), 16)}, weights).values()
+    assert mean == pytest.approx((1.5 * 2) * 2**32, rel=1e-3)
 
 
 # ** overflow **

@@ -11,7 +11,8 @@ from mpcc.compiler.cost.protocols import PRICES
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ring.build import Builder
 from mpcc.compiler.ring.ir import RingGraph, RingType
-from mpcc.compiler.ring.rules import LAYOUTS, PRIMITIVES, VARIANTS, price_key
+from mpcc.compiler.ring.result_types import LAYOUTS, VARIANTS
+from mpcc.compiler.ring.rules import PRIMITIVES, price_key
 from mpcc.compiler.ring.text import parse_ring, print_ring
 from mpcc.compiler.ring.verify import verify
 

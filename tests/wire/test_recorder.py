@@ -33,6 +33,7 @@ def test_records():
         record(22, b"\x05" + bytes(40)),
         HELLO + b"\x17\x03\x03\xff\xff" + bytes(65535),
     ],
+    ids=range(9),
 )
 def test_what_is_no_tls(stream):
     with pytest.raises(NotTls):
