@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -45,6 +46,7 @@ def compile(
     truncate: bool = False,
     recover_lora: int | float | None = None,
     savings: bool = False,
+    all_public: bool = False,
     progress: Progress | None = None,
 ) -> Program:
     """Compile a model to a secure program.
@@ -72,6 +74,7 @@ def compile(
         recover_lora: find low-rank updates of the base's weights: the rank (a whole number), or the largest error of an
             update as a share of it (below 1); with a base only.
         savings: note what each pass saves, which takes as long again for each of them.
+        all_public: it is meant that the base or the rules leave no weight private, or not even the task's head.
         progress: called with the name of each stage as it begins.
 
     Raises:
@@ -102,6 +105,8 @@ def compile(
     )
     if partition is None:
         partition = _default_partition(captured, base)
+    if all_public:
+        partition = replace(partition, all_public=True)
     samples = _samples(captured, calibration, calibrate_random, truncate)
     compiled = compile_model(captured, partition, samples, options, report)
     found = measured_savings(captured, partition, samples, compiled, report) if savings else ()

@@ -17,6 +17,7 @@ from mpcc.compiler.driver.choose import Alternative
 from mpcc.compiler.driver.savings import Saving
 from mpcc.compiler.errors import BundleError
 from mpcc.compiler.frontend.capture import Captured
+from mpcc.compiler.frontend.numbers_in_code import PublicNumber
 from mpcc.compiler.frontend.partition import Evidence
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.lowering.used_forms import UsedForm
@@ -92,10 +93,11 @@ class Manifest:
     labels: Mapping[int, str] = field(default_factory=dict)
     profile: str = "safe"
     local_truncations: int = 0  # elements per inference
-    failure_probability: float = 0.0  # of all local truncations of an inference together
+    failure_probability: float = 0.0  # of all local truncations of an inference together, a power of two
     low_rank: tuple[LowRank, ...] = ()
     alternatives: tuple[Alternative, ...] = ()  # forms of the program that were considered; empty in old bundles
     savings: tuple[Saving, ...] = ()  # what each pass saves; empty unless asked for
+    numbers: tuple[PublicNumber, ...] = ()  # in the code of the model
 
     @property
     def private_elements(self) -> int:
@@ -219,6 +221,7 @@ def _parsed(table: Mapping[str, Any]) -> Manifest:
         values[key] = tuple(cls(**_shaped(entry)) for entry in table[key])
     # not in the first bundles
     later: dict[str, type[Any]] = {"low_rank": LowRank, "alternatives": Alternative, "savings": Saving}
+    later["numbers"] = PublicNumber
     for key, cls in later.items():
         values[key] = tuple(cls(**entry) for entry in table.get(key, ()))
     values["network"] = network_from(table["network"])

@@ -19,7 +19,8 @@ from mpcc.compiler.driver.profile import truncation_magnitudes
 from mpcc.compiler.driver.supported import check_secure
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.frontend.capture import Captured
-from mpcc.compiler.frontend.partition import Evidence, Partition, check_base, labels_of
+from mpcc.compiler.frontend.partition import Evidence, Partition, check_base, hide, labels_of
+from mpcc.compiler.frontend.publishing import check_published
 from mpcc.compiler.frontend.ranges import calibrate
 from mpcc.compiler.graph.ir import Graph, without_dead_nodes
 from mpcc.compiler.graph.visibility import infer
@@ -148,6 +149,7 @@ def compile_model(
     if options.recover_lora is not None:
         model, low_rank = recover_lora(model, partition, options.recover_lora)
     evidence = partition.label(model)
+    check_published(model, partition, evidence)
 
     front = rewritten(model, evidence, options, stage)
     graph, tensors = front.graph, front.tensors
@@ -235,7 +237,7 @@ def rewritten(
     """
     dialect = dialect_of(options.protocol)
     stage("fold")
-    graph = assign_roles(model.graph, options)
+    graph = hide(assign_roles(model.graph, options), labels_of(evidence))
     graph = choose_outputs(graph, options.output)
     graph, tensors = canonicalise(graph, model.tensors)
     graph = prepare_masks(graph if "narrow_reads" in options.without else narrow_reads(graph))

@@ -8,7 +8,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Union
 
@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from mpcc.compiler.errors import MpccError
+from mpcc.compiler.frontend.implied import implied, rebuilt_from
 from mpcc.compiler.frontend.sources import (
     FORMAT,
     META_ENTRY,
@@ -27,6 +28,7 @@ from mpcc.compiler.frontend.sources import (
     Loaded,
     forward_names,
     load,
+    plain,
 )
 from mpcc.compiler.frontend.translate import KINDS, translate
 from mpcc.compiler.graph.ir import Graph, without_dead_nodes
@@ -63,6 +65,7 @@ class Captured:
         config: the Hugging Face config, if there is one.
         tokenizer_json: the content of tokenizer.json, if it came with the model.
         architecture: class name of the model, or the empty string.
+        implied: tensor that is no parameter and that the architecture implies -> why; all of them are constants.
     """
 
     graph: Graph
@@ -74,6 +77,7 @@ class Captured:
     config: dict[str, Any] | None
     tokenizer_json: str | None
     architecture: str
+    implied: Mapping[str, str] = field(default_factory=dict)
 
 
 def capture(
@@ -303,7 +307,10 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
 def _captured(program: ExportedProgram, loaded: Loaded) -> Captured:
     store, kinds = _store(program)
     aliases = _aliases(store)
-    translated = translate(program, aliases)
+    architecture = loaded.architecture or _architecture(program)
+    module = None if loaded.module is None else plain(loaded.module)
+    reasons = implied(store, kinds, rebuilt_from(module, architecture, loaded.config))
+    translated = translate(program, aliases, reasons)
     graph = without_dead_nodes(translated.graph)
     used = {str(n.attr("tensor")) for n in graph.nodes if n.op in ("param", "constant")}
     everything = {**store, **translated.literals}
@@ -320,7 +327,8 @@ def _captured(program: ExportedProgram, loaded: Loaded) -> Captured:
         peft=_peft(list(tensors)),
         config=loaded.config,
         tokenizer_json=loaded.tokenizer_json,
-        architecture=loaded.architecture or _architecture(program),
+        architecture=architecture,
+        implied={n: r for n, r in reasons.items() if n in used and n not in aliases},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,6 +58,12 @@ def compile_command(
     recover_lora: Annotated[
         str | None, typer.Option(metavar="RANK|ERROR", help="Find updates of low rank: 8, or an error like 0.05.")
     ] = None,
+    open_adapter: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Adapter tensors that are public; may be given again.")
+    ] = None,
+    all_public: Annotated[
+        bool, typer.Option("--all-public", help="Allow that nothing, or not even the head, stays private.")
+    ] = False,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Run the code in a pickled model.")] = False,
     traceback: TracebackFlag = False,
 ) -> None:
@@ -69,11 +76,12 @@ def compile_command(
     with stages(COMPILE_STAGES) as stage:
         stage("start")
         from mpcc.api import compile
+        from mpcc.compiler.frontend.publishing import notes
 
         program = compile(
             str(model),
             None,
-            _partition(base, partition, peft),
+            _partition(base, partition, peft, tuple(open_adapter or ())),
             samples,
             protocol=protocol,
             network=network,
@@ -92,27 +100,33 @@ def compile_command(
             truncate=truncate,
             recover_lora=_rank_or_error(recover_lora),
             savings=savings,
+            all_public=all_public,
             progress=stage,
         )
         stage("write")
         program.save(out)
     if calibrate_random:
         note("ranges come from random inputs, which is good for costs only; use --calibration before real use")
+    for line in notes(program.bundle.manifest.evidence):
+        note(line)
     _summary(program, out)
 
 
 def _summary(program: Program, out: Path) -> None:
+    from mpcc.compiler.frontend.partition import IMPLIED
     from mpcc.inspection import operations
     from mpcc.report.program import size
 
     cost, counts = program.cost(), operations(program)
-    public = sum(e.visibility == "public" for e in program.bundle.manifest.evidence)
-    total = len(program.bundle.manifest.evidence)
+    evidence = program.bundle.manifest.evidence
+    implied = sum(e.reason.startswith(IMPLIED) for e in evidence)
+    public = sum(e.visibility == "public" for e in evidence) - implied
+    total = len(evidence) - implied
     console = terminal()
     console.print(f"wrote {out} and {out.with_suffix('.mpcc')}", markup=False)
     console.print(
-        f"{total - public} private and {public} public weights; {counts['mpc']} operations in MPC, "
-        f"{counts['client']} at the client, {counts['provider']} at the provider",
+        f"{total - public} private and {public} public weights, {implied} public constants; "
+        f"{counts['mpc']} operations in MPC, {counts['client']} at the client, {counts['provider']} at the provider",
         markup=False,
     )
     console.print(
@@ -122,18 +136,19 @@ def _summary(program: Program, out: Path) -> None:
     )
 
 
-def _partition(base: Path | None, rules: Path | None, peft: bool) -> Partition | None:
+def _partition(base: Path | None, rules: Path | None, peft: bool, opened: tuple[str, ...] = ()) -> Partition | None:
     """None stands for the default: with a base, what is equal to it is public."""
     from mpcc.compiler.frontend.partition import Partition
 
     if peft and base is None:
         raise MpccError("--peft needs the base model", todo="name it with --base")
-    if rules is None and not peft:
+    if rules is None and not peft and not opened:
         return None if base is None else Partition.from_base(base)
     start = Partition.all_private()
     if base is not None:
         start = Partition.from_peft(base) if peft else Partition.from_base(base)
-    return start if rules is None else start.with_rules(rules)
+    start = start if rules is None else start.with_rules(rules)
+    return replace(start, open_adapters=(*start.open_adapters, *opened))
 
 
 def _rank_or_error(given: str | None) -> int | float | None:

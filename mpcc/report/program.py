@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mpcc.compiler.bundle.manifest import LowRank, Manifest
     from mpcc.compiler.cost import Cost, Network
     from mpcc.compiler.driver.savings import Saving
+    from mpcc.compiler.frontend.numbers_in_code import PublicNumber
     from mpcc.compiler.lowering.used_forms import UsedForm
     from mpcc.program import Program
     from mpcc.result import Result
@@ -80,8 +81,9 @@ def show_program(console: Console, program: Program, network: str | Network | No
             f"that one of them fails is 2^{math.log2(manifest.failure_probability):.1f} per inference",
             markup=False,
         )
+    numbers = [_numbers(manifest.numbers)] if manifest.numbers else []
     low_rank = [_low_rank(manifest.low_rank)] if manifest.low_rank else []
-    for table in (_signature(program), _evidence(program), *low_rank, _roles(program)):
+    for table in (_signature(program), _evidence(program), *numbers, *low_rank, _roles(program)):
         console.print()
         console.print(table)
     for key in keys:
@@ -121,6 +123,13 @@ def _evidence(program: Program) -> Table:
     for word, visibility in (("public", "public"), ("private", "provider")):
         chosen = [e for e in evidence if e.visibility == visibility]
         _add(table, "all", word, len(chosen), size(sum(e.bytes for e in chosen)), "")
+    return table
+
+
+def _numbers(found: Iterable[PublicNumber]) -> Table:
+    table = _table("Numbers in the model's code, public", "layer", "operation", "value", "times", "source")
+    for n in found:
+        _add(table, n.layer, f"{n.operation} {n.attribute}", f"{n.value:.10g}", n.times, n.source)
     return table
 
 
