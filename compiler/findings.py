@@ -61,3 +61,15 @@ class Saving:
     rounds: int
     source_bytes: int
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class PublicNumber:
+    """A number in the code of `layer` (`*` stands for numbers of equal layers), used `times` times."""
+
+    layer: str
+    source: str  # "file.py:line"
+    operation: str
+    attribute: str
+    value: float
+    times: int = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def compile(
         options: all other choices as one object; or give them by keyword.
         progress: called with the name of each pass and step as it begins.
         choices: the fields of `mpcc.Options`, whose docstring explains them: protocol="ring", network="lan",
-            output="logits", profile="default", sequence_length, batch_size, base, public_inputs, approximations,
-            frac_bits, truncation, failure_bits, recover_lora, calibrate_random, truncate, allow_pickle, savings, ...
+            output="logits", profile="default", sequence_length, batch_size, base, public_inputs, all_public,
+            approximations, frac_bits, truncation, failure_bits, recover_lora, calibrate_random, truncate, ...
 
     Raises:
         MpccError: what is wrong with the model, the partition, the ranges or the options, in one sentence.
@@ -65,6 +66,8 @@ def compile(
     )
     if partition is None:
         partition = _default_partition(captured, options.base)
+    if options.all_public:
+        partition = replace(partition, all_public=True)
     samples = _samples(captured, calibration, options.calibrate_random, options.truncate)
     compiled = compile_model(captured, partition, samples, options, report)
     found = measured_savings(captured, partition, samples, compiled, report) if options.savings else ()

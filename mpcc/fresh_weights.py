@@ -23,6 +23,7 @@ from mpcc.compiler.driver.pack import array_of
 from mpcc.compiler.driver.pipeline import front_end
 from mpcc.compiler.errors import BundleError, MpccError
 from mpcc.compiler.frontend.capture import Captured, capture
+from mpcc.compiler.frontend.partition import held
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.graph.text import parse_graph, print_graph
 from mpcc.inputs import random_inputs
@@ -98,8 +99,7 @@ def _options(bundle: Bundle) -> Options:
 
 def _check_names(manifest: Manifest, model: Captured) -> None:
     known = {e.tensor for e in manifest.evidence}
-    held = {str(n.attr("tensor")) for n in model.graph if n.op == "param"}
-    if different := sorted(known ^ held):
+    if different := sorted(known ^ set(held(model))):
         word = "has no weight" if different[0] in known else "has a weight that the program does not know:"
         raise MpccError(f"the model {word} {different[0]}", todo=_AGAIN)
 

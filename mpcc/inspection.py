@@ -78,6 +78,7 @@ def inspection(program: Program, network: str | Path | Network | None = None) ->
             "groups": [asdict(g) for g in groups(manifest.evidence)],
             "evidence": [asdict(e) | {"visibility": _word(e.visibility)} for e in manifest.evidence],
         },
+        "numbers": [asdict(n) for n in manifest.numbers],
         "operations": operations(program),
         "roles": {who: asdict(role) for who, role in roles(program).items()},
         "shared": [asdict(t) for t in shared_tensors(bundle.ring)],

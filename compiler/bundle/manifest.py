@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from mpcc.compiler.bundle.decode import Malformed, decoded
 from mpcc.compiler.cost import Network
 from mpcc.compiler.errors import BundleError
-from mpcc.compiler.findings import Alternative, Applied, Evidence, LowRank, Saving
+from mpcc.compiler.findings import Alternative, Applied, Evidence, LowRank, PublicNumber, Saving
 
 FORMAT, FORMAT_VERSION = "mpcc-bundle", 1
 MASK_INPUT, IDS_INPUT, TYPES_INPUT = "attention_mask", "input_ids", "token_type_ids"
@@ -75,10 +75,11 @@ class Manifest:
     labels: Mapping[int, str] = field(default_factory=dict)
     profile: str = "safe"
     local_truncations: int = 0  # elements per inference
-    failure_probability: float = 0.0  # of all local truncations of an inference together
+    failure_probability: float = 0.0  # of all local truncations of an inference together, a power of two
     low_rank: tuple[LowRank, ...] = ()
     alternatives: tuple[Alternative, ...] = ()  # forms of the program that were considered; empty: none but this one
     savings: tuple[Saving, ...] = ()  # what each pass saves; empty unless asked for
+    numbers: tuple[PublicNumber, ...] = ()  # in the code of the model
 
     @property
     def private_elements(self) -> int:

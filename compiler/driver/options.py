@@ -53,7 +53,8 @@ class Options:
 
     The program: `protocol`; `network`, what it is to be fast on ("lan", "wan", "local" or a TOML file: it decides
     between forms that trade rounds for bytes); `output`, "logits" (the model's first output) or "all";
-    `public_inputs`, those that every party may learn; `approximations` such as {"gelu": "quad"}, the default forms
+    `public_inputs`, those that every party may learn; `all_public`, it is meant that the base or the rules leave no
+    weight private, or not even the task's head; `approximations` such as {"gelu": "quad"}, the default forms
     being faithful; `recover_lora`, find low-rank updates of the base's weights: the rank (a whole number), or the
     largest error of an update as a share of it (below 1).
 
@@ -79,6 +80,7 @@ class Options:
     network: str | Path | Network = "lan"
     output: str = "logits"
     public_inputs: tuple[str, ...] = ()
+    all_public: bool = False
     approximations: Mapping[str, str] | None = None
     recover_lora: int | float | None = None
     profile: str = "default"

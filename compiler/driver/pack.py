@@ -20,6 +20,7 @@ from mpcc.compiler.driver.pipeline import Compiled
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.findings import LowRank, Saving
 from mpcc.compiler.frontend.capture import Captured
+from mpcc.compiler.frontend.numbers_in_code import numbers_in_code
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
 from mpcc.passes.graph.recover_lora import Recovered
 
@@ -83,15 +84,23 @@ def _manifest(
         labels=labels_in(model.config),
         profile=options.profile,
         local_truncations=compiled.truncations.local_elements if compiled.truncations else 0,
-        failure_probability=compiled.truncations.failure_probability if compiled.truncations else 0.0,
+        failure_probability=_power_of_two(compiled.truncations.failure_probability if compiled.truncations else 0.0),
         low_rank=tuple(_low_rank(r) for r in compiled.low_rank),
         alternatives=compiled.alternatives,
         savings=tuple(savings),
+        numbers=numbers_in_code(model.graph, model.tensors),
     )
 
 
+def _power_of_two(value: float) -> float:
+    """The next power of two that is no smaller: all digits of a figure that depends on private weights are a
+    fingerprint of them.
+    """
+    return 2.0 ** math.ceil(math.log2(value)) if value > 0 else 0.0
+
+
 def _low_rank(found: Recovered) -> LowRank:
-    errors = (2.0 ** math.ceil(math.log2(e)) if e > 0 else 0.0 for e in (found.error, found.error_of_weight))
+    errors = map(_power_of_two, (found.error, found.error_of_weight))
     return LowRank(found.tensor, found.rank, found.full_rank, *errors)
 
 

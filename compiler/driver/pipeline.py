@@ -19,7 +19,8 @@ from mpcc.compiler.driver.schedule import Forms
 from mpcc.compiler.driver.threads import one_torch_thread
 from mpcc.compiler.findings import Alternative, Applied, Evidence
 from mpcc.compiler.frontend.capture import Captured
-from mpcc.compiler.frontend.partition import Partition, check_base, labels_of
+from mpcc.compiler.frontend.partition import Partition, check_base, hide, labels_of
+from mpcc.compiler.frontend.publishing import check_published
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.graph.verify import verify
 from mpcc.compiler.lowering import Settings
@@ -92,6 +93,7 @@ def compile_model(
         model, low_rank = recover_lora(model, partition, options.recover_lora)
         verify(model.graph, "captured", after="recover_lora")
     evidence = partition.label(model)
+    check_published(model, partition, evidence)
     front = front_end(model, evidence, options, watch)
     region, regions = _back_end(front, evidence, calibration, options, watch)
 
@@ -134,7 +136,8 @@ def front_end(model: Captured, evidence: Sequence[Evidence], options: Options, w
     """
     watch = watch or Watch(options.without)
     context = _context(evidence, (), options)
-    held, left = run_graph_passes(Held(model.graph, model.tensors), context, watch, before=RANGES)
+    captured = Held(hide(model.graph, context.labels), model.tensors)
+    held, left = run_graph_passes(captured, context, watch, before=RANGES)
     graph = left["check_secure"].graph
     named = {str(n.attr("tensor")) for n in (*graph, *held.graph) if n.op in ("param", "constant")}
     return FrontEnd(graph, held.graph, {name: t for name, t in held.tensors.items() if name in named})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch.export.graph_signature import InputKind
 
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.frontend.export import Inputs, TextShape, decomposed, exported
+from mpcc.compiler.frontend.implied import implied, rebuilt_from
 from mpcc.compiler.frontend.peft import Peft, peft_structure
-from mpcc.compiler.frontend.sources import Loaded, load
+from mpcc.compiler.frontend.sources import Loaded, load, plain
 from mpcc.compiler.frontend.translate import KINDS, translate
 from mpcc.compiler.graph.ir import Graph, without_dead_nodes
 
@@ -33,6 +34,7 @@ class Captured:
         config: the Hugging Face config, if there is one.
         tokenizer_json: the content of tokenizer.json, if it came with the model.
         architecture: class name of the model, or the empty string.
+        implied: tensor that is no parameter and that the architecture implies -> why; all of them are constants.
     """
 
     graph: Graph
@@ -44,6 +46,7 @@ class Captured:
     config: dict[str, Any] | None
     tokenizer_json: str | None
     architecture: str
+    implied: Mapping[str, str] = field(default_factory=dict)
 
 
 def capture(
@@ -80,7 +83,10 @@ def capture(
 def _captured(program: ExportedProgram, loaded: Loaded) -> Captured:
     store, kinds = _store(program)
     aliases = _aliases(store)
-    translated = translate(program, aliases)
+    architecture = loaded.architecture or _architecture(program)
+    module = None if loaded.module is None else plain(loaded.module)
+    reasons = implied(store, kinds, rebuilt_from(module, architecture, loaded.config))
+    translated = translate(program, aliases, reasons)
     graph = without_dead_nodes(translated.graph)
     used = {str(n.attr("tensor")) for n in graph.nodes if n.op in ("param", "constant")}
     everything = {**store, **translated.literals}
@@ -97,7 +103,8 @@ def _captured(program: ExportedProgram, loaded: Loaded) -> Captured:
         peft=peft_structure(list(tensors)),
         config=loaded.config,
         tokenizer_json=loaded.tokenizer_json,
-        architecture=loaded.architecture or _architecture(program),
+        architecture=architecture,
+        implied={n: r for n, r in reasons.items() if n in used and n not in aliases},
     )
 
 

@@ -4,7 +4,9 @@ Evidence, in order of strength:
 
 1. a tensor of the named open checkpoint has the same name (up to wrapper prefixes) and the same bytes;
 2. an explicit rule, a glob over tensor names, given by the provider;
-3. integer buffers that the architecture implies (positions, token types), which no checkpoint holds.
+3. what the architecture implies and no checkpoint holds: positions, masks (see `implied.py`).
+
+Every tensor that the model holds is judged, also constants, plain attributes and buffers.
 
 `requires_grad` is no evidence: after `PeftModel.from_pretrained` nothing is trainable, and merged weights look frozen.
 """
@@ -13,7 +15,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,11 +26,18 @@ from safetensors import SafetensorError, safe_open
 from mpcc.compiler.errors import PartitionError
 from mpcc.compiler.findings import Evidence
 from mpcc.compiler.frontend.capture import Captured
+from mpcc.compiler.frontend.implied import structural
+from mpcc.compiler.frontend.names import is_adapter, unwrapped
+from mpcc.compiler.graph.ir import Graph
 
-# What wrappers put around a checkpoint's names.
-_WRAPPING = re.compile(r"(^|\.)(base_model\.model|base_layer|modules_to_save\.[^.]+|original_module)(?=\.|$)")
-_ADAPTER = re.compile(r"(^|\.)(lora_|modules_to_save\.)")
 PUBLIC, PRIVATE = "public", "provider"
+_KEYS = ("public", "private", "open_adapters")
+_IMPLIABLE = ("non_persistent_buffer", "literal")
+# reasons that others look for
+IMPLIED = "implied by the architecture"
+DIFFERS = "explicit rule, although it differs from the base"
+ADAPTER_STAYS = "part of the adapter, which public rules do not open"
+OPENED = "explicit rule that opens the adapter"
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Partition:
     public: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
     needs_adapter: bool = False
+    open_adapters: tuple[str, ...] = ()  # globs of adapter tensors that are public; no other rule opens an adapter
+    all_public: bool = False  # whether it is meant that nothing, or not even the task's head, stays private
 
     @staticmethod
     def all_private() -> Partition:
@@ -64,21 +74,22 @@ class Partition:
 
     @staticmethod
     def from_rules(rules: Mapping[str, Sequence[str]] | str | Path) -> Partition:
-        """Explicit globs: {"public": [...], "private": [...]}, or a TOML file that holds them."""
+        """Explicit globs: {"public": [...], "private": [...], "open_adapters": [...]}, or a TOML file with them."""
         return Partition().with_rules(rules)
 
     def with_rules(self, rules: Mapping[str, Sequence[str]] | str | Path) -> Partition:
         """This partition and explicit rules; a private rule wins over the base, two rules may not contradict."""
         table = _read_rules(rules) if isinstance(rules, (str, Path)) else rules
-        unknown = sorted(set(table) - {"public", "private"})
+        unknown = sorted(set(table) - set(_KEYS))
         if unknown:
             raise PartitionError(
-                f"unknown key {unknown[0]!r} in the partition rules", todo='use "public" and "private"'
+                f"unknown key {unknown[0]!r} in the partition rules", todo=f"the keys are {', '.join(_KEYS)}"
             )
         for key, globs in table.items():
             if isinstance(globs, str) or not all(isinstance(g, str) for g in globs):
                 raise PartitionError(f"{key!r} in the partition rules is not a list of names")
-        return replace(self, public=tuple(table.get("public", ())), private=tuple(table.get("private", ())))
+        public, private, opened = (tuple(table.get(key, ())) for key in _KEYS)
+        return replace(self, public=public, private=private, open_adapters=opened)
 
     def label(self, model: Captured) -> list[Evidence]:
         """Evidence for every tensor of the model, in the store's order.
@@ -86,11 +97,10 @@ class Partition:
         Raises:
             PartitionError: rules contradict each other or match nothing, tied weights disagree.
         """
-        used = [str(n.attr("tensor")) for n in model.graph if n.op == "param"]
-        names = list(dict.fromkeys(used))
+        names = held(model)
         rules = self._rules([*names, *model.aliases])
         matches = self.matched([*names, *model.aliases]) if self.base is not None else {}
-        if self.needs_adapter and not any(_ADAPTER.search(n) for n in names):
+        if self.needs_adapter and not any(is_adapter(n) for n in names):
             raise PartitionError("the model has no PEFT adapter", todo="use --base alone for a plain fine-tune")
         return [self._judge(model, name, rules, matches) for name in names]
 
@@ -103,20 +113,31 @@ class Partition:
             raise PartitionError(
                 f"{' and '.join(group)} are one tied tensor, but the rules make it both public and private"
             )
+        adapter = any(is_adapter(n) for n in group)
+        base_name = next((matches[n] for n in group if n in matches), None)
+        same = base_name is not None and self.base is not None and _same_bytes(tensor, self.base[base_name])
+        known = model.implied.get(name, "")
+        if not known and model.kinds.get(name) in _IMPLIABLE:
+            known = structural(tensor)
+
+        def evidence(visibility: str, reason: str) -> Evidence:
+            return Evidence(name, visibility, reason, size)
+
+        if said == {PRIVATE}:
+            return evidence(PRIVATE, "explicit rule")
+        if adapter:
+            if any(fnmatch.fnmatch(n, glob) for n in group for glob in self.open_adapters):
+                return evidence(PUBLIC, OPENED)
+            return evidence(PRIVATE, ADAPTER_STAYS if said else "part of the adapter")
         if said:
-            return Evidence(name, said.pop(), "explicit rule", size)
-        if _ADAPTER.search(name):
-            return Evidence(name, PRIVATE, "part of the adapter", size)
-        if self.base is not None:
-            base_name = next((matches[n] for n in group if n in matches), None)
-            if base_name is not None:
-                same = _same_bytes(tensor, self.base[base_name])
-                if same:
-                    return Evidence(name, PUBLIC, f"byte-equal to {base_name} of {self.base_name}", size)
-                return Evidence(name, PRIVATE, f"differs from {base_name} of {self.base_name}", size)
-        if model.kinds.get(name) == "non_persistent_buffer" and _is_structural(tensor):
-            return Evidence(name, PUBLIC, "integer buffer that the architecture implies", size)
-        return Evidence(name, PRIVATE, "nobody proved it public" if self.base is None else "not in the base", size)
+            return evidence(PUBLIC, "explicit rule" if self.base is None or same or known else DIFFERS)
+        if same:
+            return evidence(PUBLIC, f"byte-equal to {base_name} of {self.base_name}")
+        if known:
+            return evidence(PUBLIC, f"{IMPLIED}: {known}")
+        if base_name is not None:
+            return evidence(PRIVATE, f"differs from {base_name} of {self.base_name}")
+        return evidence(PRIVATE, "nobody proved it public" if self.base is None else "not in the base")
 
     def _rules(self, names: Sequence[str]) -> dict[str, str]:
         """Tensor name -> visibility by rule."""
@@ -134,6 +155,9 @@ class Partition:
                     if result.get(name, visibility) != visibility:
                         raise PartitionError(f"the rules make {name} both public and private", where="partition rules")
                     result[name] = visibility
+        for glob in self.open_adapters:
+            if not any(is_adapter(n) for n in fnmatch.filter(names, glob)):
+                raise PartitionError(f"{glob!r} matches no tensor of an adapter", where="partition rules")
         return result
 
     def matched(self, names: Iterable[str]) -> dict[str, str]:
@@ -144,7 +168,7 @@ class Partition:
             by_tail.setdefault(name, name)
         matches: dict[str, str] = {}
         for name in names:
-            plain = _WRAPPING.sub("", name).lstrip(".")
+            plain = unwrapped(name)
             found = _find(plain, by_tail)
             if found is not None:
                 matches[name] = found
@@ -159,7 +183,7 @@ def check_base(model: Captured, partition: Partition) -> None:
     """
     if partition.base is None:
         return
-    names = [str(n.attr("tensor")) for n in model.graph if n.op == "param"]
+    names = [n for n in held(model) if n not in model.implied]
     matches = partition.matched(names)
     if not matches:
         raise PartitionError(
@@ -175,6 +199,20 @@ def check_base(model: Captured, partition: Partition) -> None:
             f"shape, {first} is {tuple(model.tensors[first].shape)}, not {tuple(partition.base[matches[first]].shape)}",
             todo="name the open checkpoint that the model was fine-tuned from",
         )
+
+
+def held(model: Captured) -> list[str]:
+    """The tensors that the model holds and its graph reads, in that order; not the numbers in its code."""
+    leaves = {str(n.attr("tensor")): n.op for n in model.graph if n.op in ("param", "constant")}
+    return [name for name, op in leaves.items() if op == "param" or name in model.implied]
+
+
+def hide(graph: Graph, labels: Mapping[str, str]) -> Graph:
+    """Constants that a rule makes private become params of the provider."""
+    private = {name for name, visibility in labels.items() if visibility == PRIVATE}
+    hidden = [n for n in graph if n.op == "constant" and str(n.attr("tensor")) in private]
+    names = {n.name for n in hidden}
+    return graph.with_nodes([replace(n, op="param") if n.name in names else n for n in graph]) if hidden else graph
 
 
 def labels_of(evidence: Sequence[Evidence]) -> dict[str, str]:
@@ -202,15 +240,6 @@ def _same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
         return False
     raw = [t.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for t in (a, b)]
     return torch.equal(raw[0], raw[1])
-
-
-def _is_structural(tensor: torch.Tensor) -> bool:
-    """Positions (an arange) or one repeated integer: nothing that fine-tuning could have put there."""
-    if tensor.is_floating_point() or tensor.numel() == 0:
-        return False
-    flat = tensor.reshape(-1)
-    counting = torch.arange(flat.numel(), dtype=flat.dtype) if flat.dtype != torch.bool else flat
-    return bool((flat == flat[0]).all()) or (flat.dtype != torch.bool and torch.equal(flat, counting + flat[0]))
 
 
 def _read_base(base: str | Path | torch.nn.Module | Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, InputSpec, OutputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
 
@@ -146,12 +146,17 @@ def _name_leaves(tree: Any, name: str, names: list[str | None]) -> None:
             _name_leaves(value, f"{prefix}{key}", names)
 
 
-def translate(program: ExportedProgram, canonical: Mapping[str, str] | None = None) -> Translated:
+def translate(
+    program: ExportedProgram, canonical: Mapping[str, str] | None = None, implied: Container[str] = ()
+) -> Translated:
     """Convert a functionalised export (`run_decompositions({})`) to a graph.
 
     Args:
         program: the export; its sizes must be fixed.
         canonical: for tied weights, the name that stands for a name.
+        implied: names of tensors that are part of the architecture (see `implied.py`), which become constants. Every
+            other tensor is a param, so that it is private until shown public: a tensor kept as a plain attribute of a
+            module reaches us as a constant, too.
 
     Raises:
         UnsupportedError: operations mpcc does not know, all of them in one error.
@@ -162,7 +167,7 @@ def translate(program: ExportedProgram, canonical: Mapping[str, str] | None = No
             raise MpccError(f"the model writes to its own state ({out.target})", todo="make forward a pure function")
     held = (s.target for s in program.graph_signature.input_specs if s.target is not None)
     builder = AtenBuilder(reserved=frozenset(held))
-    env: dict[FxNode, Any] = _leaves(program, builder, canonical or {})
+    env: dict[FxNode, Any] = _leaves(program, builder, canonical or {}, implied)
     gaps: list[tuple[str, Origin, str]] = []
     broken: set[FxNode] = set()
     for node in program.graph.nodes:
@@ -181,7 +186,9 @@ def translate(program: ExportedProgram, canonical: Mapping[str, str] | None = No
     return Translated(builder.graph.graph(outputs), builder.literals)
 
 
-def _leaves(program: ExportedProgram, builder: AtenBuilder, canonical: Mapping[str, str]) -> dict[FxNode, Any]:
+def _leaves(
+    program: ExportedProgram, builder: AtenBuilder, canonical: Mapping[str, str], implied: Container[str]
+) -> dict[FxNode, Any]:
     env: dict[FxNode, Any] = {}
     made: dict[str, Value] = {}
     placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
@@ -198,24 +205,11 @@ def _leaves(program: ExportedProgram, builder: AtenBuilder, canonical: Mapping[s
             raise MpccError(f"the exported program has an input of kind {spec.kind.name}, which is not supported")
         name = canonical.get(spec.target, spec.target)
         if name not in made:
-            op = "constant" if _implied(spec, value) else "param"
+            op = "constant" if name in implied else "param"
             builder.stem, builder.origin = sanitise(name), Origin(name.rpartition(".")[0])
             made[name] = builder.leaf(op, tensor_type(value), tensor=name)
         env[node] = made[name]
     return env
-
-
-def _implied(spec: InputSpec, value: torch.Tensor) -> bool:
-    """Whether a tensor is part of the architecture, which is public, and no weight.
-
-    These are integers that no checkpoint holds (position ids), and single numbers and integers that stand in the
-    code of forward. Every other tensor is a param, so that it is private until shown public: a tensor kept as a plain
-    attribute of a module reaches us as a constant, too.
-    """
-    counts = not value.dtype.is_floating_point
-    if spec.kind is InputKind.BUFFER:
-        return counts and spec.persistent is False
-    return spec.kind is InputKind.CONSTANT_TENSOR and (counts or value.dim() == 0)
 
 
 def _known(node: FxNode) -> bool:

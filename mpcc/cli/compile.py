@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,10 +34,19 @@ OWN: Mapping[str, Any] = {
     "out": Annotated[Path, typer.Option("-o", "--out", readable=False, help="The program to write, prog.mpc.")],
     "partition": Annotated[Path | None, typer.Option(help="TOML file with lists of names: public, private.")],
     "peft": _flag("peft", "The model must be an adapter on --base."),
+    "open_adapter": Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Adapter tensors that are public; may be given again.")
+    ],
     "calibration": Annotated[Path | None, typer.Option(help="JSON file with inputs like the real ones.")],
     "traceback": TracebackFlag,
 }
-DEFAULTS: dict[str, object] = {"partition": None, "peft": False, "calibration": None, "traceback": False}
+DEFAULTS: dict[str, object] = {
+    "partition": None,
+    "peft": False,
+    "open_adapter": None,
+    "calibration": None,
+    "traceback": False,
+}
 
 # Fields of `Options`, whose defaults they have.
 FIELDS: Mapping[str, Any] = {
@@ -56,6 +65,7 @@ FIELDS: Mapping[str, Any] = {
     "approximation": Annotated[list[str] | None, typer.Option(help="e.g. gelu=quad; may be given again.")],
     "output": Annotated[str, typer.Option(help="logits (the first output) or all.")],
     "public_input": Annotated[list[str] | None, typer.Option(help="An input that everybody may learn.")],
+    "all_public": _flag("all-public", "Allow that nothing, or not even the head, stays private."),
     "profile": Annotated[
         str,
         typer.Option(help="safe: no truncation can fail; default: local ones within a budget; fast: tight ranges."),
@@ -98,13 +108,16 @@ def compile_command(**given: Any) -> None:
     with stages(STAGES + (len(SWITCHABLE) if choices["savings"] else 0)) as stage:
         stage("start")
         from mpcc.api import compile
+        from mpcc.compiler.frontend.publishing import notes
 
-        partition = _partition(given["base"], given["partition"], given["peft"])
+        partition = _partition(given["base"], given["partition"], given["peft"], given["open_adapter"] or ())
         program = compile(str(given["model"]), None, partition, samples, progress=stage, **choices)
         stage("write")
         program.save(out)
     if choices["calibrate_random"]:
         note("ranges come from random inputs, which is good for costs only; use --calibration before real use")
+    for line in notes(program.bundle.manifest.evidence):
+        note(line)
     _summary(program, out)
 
 
@@ -133,17 +146,20 @@ def _signature() -> inspect.Signature:
 
 
 def _summary(program: Program, out: Path) -> None:
+    from mpcc.compiler.frontend.partition import IMPLIED
     from mpcc.inspection import operations
     from mpcc.sizes import size
 
     cost, counts = program.cost(), operations(program)
-    public = sum(e.visibility == "public" for e in program.bundle.manifest.evidence)
-    total = len(program.bundle.manifest.evidence)
+    evidence = program.bundle.manifest.evidence
+    implied = sum(e.reason.startswith(IMPLIED) for e in evidence)
+    public = sum(e.visibility == "public" for e in evidence) - implied
+    total = len(evidence) - implied
     console = terminal()
     console.print(f"wrote {out} and {out.with_suffix('.mpcc')}", markup=False)
     console.print(
-        f"{total - public} private and {public} public weights; {counts['mpc']} operations in MPC, "
-        f"{counts['client']} at the client, {counts['provider']} at the provider",
+        f"{total - public} private and {public} public weights, {implied} public constants; "
+        f"{counts['mpc']} operations in MPC, {counts['client']} at the client, {counts['provider']} at the provider",
         markup=False,
     )
     console.print(
@@ -153,18 +169,19 @@ def _summary(program: Program, out: Path) -> None:
     )
 
 
-def _partition(base: Path | None, rules: Path | None, peft: bool) -> Partition | None:
+def _partition(base: Path | None, rules: Path | None, peft: bool, opened: Sequence[str]) -> Partition | None:
     """None stands for the default: with a base, what is equal to it is public."""
     from mpcc.compiler.frontend.partition import Partition
 
     if peft and base is None:
         raise MpccError("--peft needs the base model", todo="name it with --base")
-    if rules is None and not peft:
+    if rules is None and not peft and not opened:
         return None if base is None else Partition.from_base(base)
     start = Partition.all_private()
     if base is not None:
         start = Partition.from_peft(base) if peft else Partition.from_base(base)
-    return start if rules is None else start.with_rules(rules)
+    start = start if rules is None else start.with_rules(rules)
+    return replace(start, open_adapters=(*start.open_adapters, *opened))
 
 
 def _rank_or_error(given: str | None) -> int | float | None:

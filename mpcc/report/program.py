@@ -18,7 +18,7 @@ from mpcc.sizes import size
 if TYPE_CHECKING:
     from mpcc.compiler.bundle.manifest import Manifest
     from mpcc.compiler.cost import Cost, Network
-    from mpcc.compiler.findings import Applied, LowRank, Saving
+    from mpcc.compiler.findings import Applied, LowRank, PublicNumber, Saving
     from mpcc.program import Program
 
 
@@ -40,8 +40,9 @@ def show_program(console: Console, program: Program, network: str | Network | No
             f"that one of them fails is 2^{math.log2(manifest.failure_probability):.1f} per inference",
             markup=False,
         )
+    numbers = [_numbers(manifest.numbers)] if manifest.numbers else []
     low_rank = [_low_rank(manifest.low_rank)] if manifest.low_rank else []
-    for table in (_signature(program), _evidence(program), *low_rank, _roles(program)):
+    for table in (_signature(program), _evidence(program), *numbers, *low_rank, _roles(program)):
         console.print()
         console.print(table)
     for key in keys:
@@ -81,6 +82,13 @@ def _evidence(program: Program) -> Table:
     for word, visibility in (("public", "public"), ("private", "provider")):
         chosen = [e for e in evidence if e.visibility == visibility]
         add(table, "all", word, len(chosen), size(sum(e.bytes for e in chosen)), "")
+    return table
+
+
+def _numbers(found: Iterable[PublicNumber]) -> Table:
+    table = table_of("Numbers in the model's code, public", "layer", "operation", "value", "times", "source")
+    for n in found:
+        add(table, n.layer, f"{n.operation} {n.attribute}", f"{n.value:.10g}", n.times, n.source)
     return table
 
 

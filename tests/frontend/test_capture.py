@@ -152,8 +152,8 @@ class Hidden(nn.Module):
 def test_hidden_weights_are_params():
     captured = capture(Hidden(), {"x": torch.zeros(2, 4)})
     params = {n.attr("tensor") for n in captured.graph.nodes if n.op == "param"}
-    assert {"held", "loose"} <= params and len(params) == 3
-    assert sorted(captured.kinds[p] for p in params) == ["buffer", "literal", "non_persistent_buffer"]
+    assert params == {"plain", "held", "loose", "factor"}
+    assert sorted(captured.kinds[str(p)] for p in params) == ["buffer", "literal", "literal", "non_persistent_buffer"]
 
 
 class Tied(nn.Module):

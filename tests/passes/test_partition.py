@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,17 +11,18 @@ from small_graphs import Maker
 
 from mpcc.compiler.errors import PartitionError
 from mpcc.compiler.frontend.capture import Captured
-from mpcc.compiler.frontend.partition import Partition, check_base
+from mpcc.compiler.frontend.partition import Partition, check_base, hide, labels_of
+from mpcc.compiler.frontend.publishing import check_published, is_task_head, notes
 
 
-def captured(tensors, *, kinds=None, aliases=None):
+def captured(tensors, *, kinds=None, aliases=None, architecture="", implied=None):
     """A model that reads these tensors."""
     m = Maker()
     x = m.input("x", (1,))
     for name, value in tensors.items():
         m.param(name, *(value.shape or (1,)))
     graph = m.graph(y=x)
-    return Captured(graph, dict(tensors), kinds or {}, aliases or {}, {}, None, None, None, "")
+    return Captured(graph, dict(tensors), kinds or {}, aliases or {}, {}, None, None, None, architecture, implied or {})
 
 
 def weights(*names, seed=0):
@@ -229,3 +232,97 @@ def test_a_base_that_cannot_be_read(tmp_path, content):
         (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(PartitionError):
         Partition.from_base(tmp_path)
+
+
+ADAPTER = "base_model.model.bert.q.lora_A.default.weight"
+SAVED = "base_model.model.classifier.modules_to_save.default.weight"
+
+
+@pytest.mark.parametrize("glob", ["*", "*lora_*", ADAPTER])
+def test_a_public_rule_opens_no_adapter(glob):
+    model = captured(weights(ADAPTER, SAVED, "base_model.model.bert.q.base_layer.weight"))
+    evidence = Partition.from_rules({"public": [glob]}).label(model)
+    assert labels_of(evidence)[ADAPTER] == labels_of(evidence)[SAVED] == "provider"
+    (line,) = notes(evidence)
+    assert "--open-adapter" in line and ADAPTER in line
+
+
+def test_an_adapter_is_opened_by_a_rule_of_its_own(tmp_path):
+    model = captured(weights(ADAPTER, SAVED))
+    file = tmp_path / "rules.toml"
+    file.write_text('open_adapters = ["*lora_A*"]\n')
+    for partition in (Partition.from_rules(file), Partition.from_base(weights(ADAPTER)).with_rules(file)):
+        evidence = partition.label(model)
+        assert labels_of(evidence) == {ADAPTER: "public", SAVED: "provider"}
+        assert notes(evidence) == [f"1 tensor of the adapter is public, since --open-adapter names it ({ADAPTER})"]
+    with pytest.raises(PartitionError, match="no tensor of an adapter"):
+        Partition.from_rules({"open_adapters": ["*bert.k*"]}).label(model)
+
+
+def test_a_private_rule_wins_over_an_opened_adapter():
+    rules = {"open_adapters": ["*lora_A*"], "private": ["*lora_A*"]}
+    assert labels(Partition.from_rules(rules), captured(weights(ADAPTER)))[ADAPTER] == "provider"
+
+
+def test_a_rule_that_publishes_what_differs_from_the_base_is_noted():
+    base = weights(*NAMES)
+    changed = dict(base) | {NAMES[0]: base[NAMES[0]] + 1}
+    evidence = Partition.from_base(base).with_rules({"public": ["encoder.*"]}).label(captured(changed))
+    reasons = {e.tensor: e.reason for e in evidence}
+    assert reasons[NAMES[0]] == "explicit rule, although it differs from the base"
+    assert reasons[NAMES[1]] == "explicit rule"
+    assert notes(evidence) == [f"a rule makes 1 tensor public, although the base does not have it ({NAMES[0]})"]
+
+
+def checked(partition, model):
+    check_published(model, partition, partition.label(model))
+
+
+@pytest.mark.parametrize("rules", [None, {"public": ["*"]}], ids=["base", "rule"])
+def test_nothing_private_must_be_said(rules):
+    base = weights(*NAMES)
+    partition = Partition.from_base(base) if rules is None else Partition.from_rules(rules)
+    with pytest.raises(PartitionError, match=r"nothing would stay private: .* all 3 weights"):
+        checked(partition, captured(base))
+    checked(replace(partition, all_public=True), captured(base))
+
+
+def test_a_model_without_weights_has_nothing_to_keep_private():
+    checked(Partition.from_base(weights(*NAMES)), captured({}))
+
+
+HEADS = {
+    "BertForSequenceClassification": ("bert.encoder.w", "classifier.weight"),
+    "DistilBertForSequenceClassification": ("distilbert.transformer.w", "pre_classifier.weight"),
+    "BertForQuestionAnswering": ("bert.encoder.w", "qa_outputs.bias"),
+    "Mine": ("encoder.w", "classifier.out.weight"),
+}
+
+
+@pytest.mark.parametrize(("architecture", "names"), HEADS.items(), ids=HEADS)
+def test_a_base_with_the_head_of_the_task_is_refused(architecture, names):
+    backbone, head = names
+    tensors = weights(backbone, head, f"{backbone}.other")
+    base = dict(tensors) | {f"{backbone}.other": torch.zeros(3, 2)}
+    model = captured(tensors, architecture=architecture)
+    with pytest.raises(PartitionError, match=f"is no open checkpoint: it holds {head}"):
+        checked(Partition.from_base(base), model)
+    checked(Partition.from_base({n: t for n, t in base.items() if n != head}), model)
+    checked(Partition.from_base(base).with_rules({"private": [head]}), model)
+
+
+@pytest.mark.parametrize("architecture", ["BertForMaskedLM", "BertModel", "GPT2LMHeadModel"])
+def test_heads_of_pre_training_may_be_public(architecture):
+    model = captured(weights("bert.w", "cls.predictions.bias"), architecture=architecture)
+    assert not is_task_head("cls.predictions.bias", model)
+
+
+def test_a_constant_that_a_rule_makes_private_is_hidden():
+    ids = torch.arange(4)
+    model = captured({"ids": ids}, kinds={"ids": "non_persistent_buffer"}, implied={"ids": "positions"})
+    graph = model.graph.with_nodes([replace(n, op="constant") if n.name == "ids" else n for n in model.graph])
+    model = replace(model, graph=graph)
+    assert labels(Partition.all_private(), model) == {"ids": "public"}
+    evidence = Partition.from_rules({"private": ["ids"]}).label(model)
+    assert [n.op for n in hide(graph, labels_of(evidence)) if n.name == "ids"] == ["param"]
+    assert hide(graph, {"ids": "public"}) == graph
