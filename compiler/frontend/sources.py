@@ -22,6 +22,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from mpcc.compiler.errors import MpccError
+from mpcc.compiler.frontend.archive import check_stored, load_program
 
 MODEL_ENTRY, META_ENTRY, TOKENIZER_ENTRY = "model.pt2", "mpcc.json", "tokenizer.json"
 FORMAT, VERSION = "mpcc-model", 1
@@ -235,12 +236,21 @@ def _line(error: BaseException) -> str:
 
 
 def _file(path: Path, allow_pickle: bool) -> Loaded:
+    """As `_opened`; a damaged archive is a mistake of the user."""
+    try:
+        return _opened(path, allow_pickle)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RecursionError, ValueError) as error:
+        raise MpccError(f"the model file is damaged: {_line(error)}", where=str(path)) from None
+
+
+def _opened(path: Path, allow_pickle: bool) -> Loaded:
     """Tell the kind by what is inside, never by the suffix."""
     if not zipfile.is_zipfile(path):
         return _pickled(path, allow_pickle)
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if META_ENTRY in names and MODEL_ENTRY in names:
+            check_stored(archive, path.stat().st_size)
             return _saved(archive, path)
     inside = {n.partition("/")[2] or n for n in names}
     if any(n.startswith("models/") or n == "archive_format" for n in inside):
@@ -274,7 +284,9 @@ def _exported(data: bytes, path: Path) -> Loaded:
     # torch.export.save pickles tensors of unusual kinds; with this set, nothing but tensors can come out of a pickle.
     with _environment(TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"):
         try:
-            return Loaded(program=torch.export.load(io.BytesIO(data)))
+            return Loaded(program=load_program(data))
+        except MpccError as error:
+            raise MpccError(error.what, where=str(path), todo=error.todo) from None
         except Exception as error:
             raise MpccError(f"PyTorch cannot load the exported program: {_line(error)}", where=str(path)) from error
 
