@@ -68,7 +68,7 @@ def _packages() -> Iterator[Finding]:
             yield Finding(name, "fail", "not installed", f"pip install '{name}{least.get(name, '')}'")
             continue
         want = least.get(name, "")
-        if want and _numbers(found) < _numbers(want.lstrip(">=")):
+        if want and numbers_in(found) < numbers_in(want.lstrip(">=")):
             yield Finding(name, "fail", f"{found} is too old", f"pip install '{name}{want}'")
         else:
             yield Finding(name, "ok", found)
@@ -84,7 +84,7 @@ def _requirements() -> dict[str, str]:
     return {name.strip(): f"{sign}{version.strip()}" for name, sign, version in pairs if sign}
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers_in(version: str) -> tuple[int, ...]:
     parts: list[int] = []
     for part in version.split("+")[0].split("."):
         digits = part[: len(part) - len(part.lstrip("0123456789"))]

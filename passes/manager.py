@@ -107,7 +107,7 @@ def run_ring_passes(
 
 
 def check_ring(ring: RingGraph, after: str, *, placed: bool = False, known: RingGraph | None = None) -> None:
-    """Verify a ring program and say what made it; what stood in `known` already, which was verified, is not looked at."""
+    """Verify a ring program and say what made it; what stood in the verified `known` is not looked at."""
     try:
         verify_ring(ring, final=placed, known=known)
     except InternalError as error:

@@ -32,6 +32,12 @@ def emit(graph: RingGraph, *, protocol: str, title: str, truncation: str, compil
     return _Emitter(graph, protocol_of(protocol)).emit(title, truncation, compile_hint)
 
 
+def emit_program(graph: RingGraph, protocol: str, truncation: str) -> Source:
+    """The text of prog.mpc: whoever has the ring program makes the same one, byte for byte."""
+    hint = f"compile.py {' '.join(dialect_of(protocol).compile_options)}"
+    return emit(graph, protocol=protocol, title="mpcc program", truncation=truncation, compile_hint=hint)
+
+
 class _Emitter(Workspace):
     def __init__(self, graph: RingGraph, protocol: MpSpdzProtocol) -> None:
         super().__init__()

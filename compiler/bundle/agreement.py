@@ -15,6 +15,8 @@ from mpcc.compiler.types import TensorType
 
 LARGEST_VALUE = 2**40  # elements of one tensor: a billion times what is computed inside MPC in an hour
 _ROLES = ("client", "public")
+RECEIVER = "client"  # of every output
+REFUSE = "do not run this program"
 _NUMPY = {"f32": "float32", "f64": "float64", "i64": "int64", "i32": "int32", "bool": "bool"}
 
 
@@ -108,11 +110,21 @@ def _check_ring(manifest: Manifest, ring: RingGraph, where: str) -> None:
     revealed = {n.str_attr("name"): (n.type.shape, n.type.frac_bits) for n in ring if n.op == "reveal"}
     said = {o.name: (o.shape, o.frac_bits) for o in manifest.outputs if not o.clear}
     names = [n.str_attr("name") for n in ring if n.op == "input"]
+    _check_owners(ring, where)
     _agree(manifest.ring_bits == ring.ring_bits, "the ring", RING, where)
     _agree(revealed == said, "the outputs", RING, where)
     _agree(sorted(names) == list(manifest.client_order), "what is shared", RING, where)
     _agree(placed_weights(layout.private) == manifest.private_weights, "the private weights", RING, where)
     _agree(placed_weights(layout.public) == manifest.public_weights, "the public weights", RING, where)
+
+
+def _check_owners(ring: RingGraph, where: str) -> None:
+    """Every input is the client's or known to all, every output is opened to the client alone."""
+    for node in ring:
+        if node.op == "reveal" and node.str_attr("to") != RECEIVER:
+            raise BundleError(f"an output is opened to {node.str_attr('to')[:40]!r}", where=where, todo=REFUSE)
+        if node.op == "input" and node.str_attr("role") not in _ROLES:
+            raise BundleError(f"an input is shared by {node.str_attr('role')[:40]!r}", where=where, todo=REFUSE)
 
 
 # ** graphs **

@@ -98,10 +98,10 @@ def install(path: str | Path, source: str, files: Sequence[Staged], closing: Cal
             fresh = staging / "bundle"
             fresh.mkdir()
             for part in files:
-                _write(fresh, part)
+                write_part(fresh, part)
             for part in closing(fresh):
-                _write(fresh, part)
-            _write(staging, Staged("source", text=source))
+                write_part(fresh, part)
+            write_part(staging, Staged("source", text=source))
             _sync_folders(fresh)
             kept = _commit(staging, target, folder)
             _sync(target.parent)
@@ -129,7 +129,7 @@ def _commit(staging: Path, target: Path, folder: Path) -> bool:
     return False
 
 
-def _write(root: Path, part: Staged) -> None:
+def write_part(root: Path, part: Staged) -> None:
     """Write and sync one file. Folders of secret files are closed to others before anything is in them."""
     path = root / part.name
     path.parent.mkdir(mode=0o700 if part.secret else 0o777, exist_ok=True)

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mpcc.backends.mp_spdz.dialects import dialect_of
-from mpcc.backends.mp_spdz.emitter import Source, emit
+from mpcc.backends.mp_spdz.emitter import Source, emit_program
 from mpcc.compiler.driver.candidates import VARIANTS, base_settings, formats_for, weight_bound
 from mpcc.compiler.driver.check_options import check_options
 from mpcc.compiler.driver.choose import choose
@@ -110,7 +109,7 @@ def compile_model(
 
     stage("emit")
     with watch.timed("emit"):
-        source = _emitted(chosen.ring, options)
+        source = emit_program(chosen.ring, options.protocol, options.truncation)
     if options.time_passes:
         print_times(watch.times)
     return Compiled(
@@ -178,13 +177,3 @@ def _forms(
 
     budget = options.failure_budget if protocol_of(options.protocol).local_truncation else 0.0
     return Forms(region, options, budget, magnitudes, watch)
-
-
-def _emitted(ring: RingGraph, options: Options) -> Source:
-    return emit(
-        ring,
-        protocol=options.protocol,
-        title="mpcc program",
-        truncation=options.truncation,
-        compile_hint=f"compile.py {' '.join(dialect_of(options.protocol).compile_options)}",
-    )

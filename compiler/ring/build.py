@@ -9,6 +9,7 @@ from mpcc.compiler.errors import InternalError, RangeError
 from mpcc.compiler.ring.ir import NOWHERE, RingGraph, RingNode, RingType
 from mpcc.compiler.ring.result_types import Violation, truncation_width
 from mpcc.compiler.ring.rules import PRIMITIVES
+from mpcc.compiler.types import Attr, attributes
 
 _UNKNOWN = RingType((), 0, 0.0)  # until the rule has given the type
 

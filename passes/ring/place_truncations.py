@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from mpcc.compiler.ring.ir import RingGraph, RingNode
 from mpcc.compiler.ring.result_types import truncation_width
+from mpcc.compiler.types import attributes
 from mpcc.passes.ring.narrow_bounds import narrow_bounds
 
 

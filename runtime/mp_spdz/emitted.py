@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpcc.backends.mp_spdz.dialects import check_source
+from mpcc.backends.mp_spdz.emitter import emit_program
 from mpcc.compiler.bundle.streams import stream
+from mpcc.compiler.errors import BundleError
 from mpcc.runtime.deployment import Deployment
 from mpcc.runtime.engine import Arrays, Int64, Request
 
@@ -37,11 +39,22 @@ class Emitted:
 
 
 def emitted(program: Deployment) -> Emitted:
-    """What is run of a program. EngineError if its source was made for another protocol than its manifest says."""
+    """What is run of a program: text that is made here of the ring program, whatever text came with it.
+
+    Raises:
+        EngineError: the source was made for another protocol than the manifest says.
+        BundleError: the source is not what the ring program says.
+    """
     manifest = program.manifest
     check_source(program.source, program.protocol)
+    source = emit_program(program.ring, program.protocol, manifest.truncation).text
+    if source != program.source:
+        raise BundleError(
+            "the source is not the one that its ring.ir says: it was edited, or made by another version of mpcc",
+            todo="do not run it; ask for the program again, or compile it again",
+        )
     return Emitted(
-        program.source,
+        source,
         program.protocol,
         layout_digest(manifest.private_weights),
         stream(manifest.public_weights, program.public),

@@ -73,7 +73,7 @@ class Piped(asyncio.Protocol):
         self.other, other.other = other, self
         for one in (self, other):
             if one.gone.is_set():
-                one._close_other()
+                one.close_other()
 
     def close(self) -> None:
         """Close it when everything is sent."""
@@ -109,9 +109,9 @@ class Piped(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.gone.set()
-        self._close_other()
+        self.close_other()
 
-    def _close_other(self) -> None:
+    def close_other(self) -> None:
         if self.other is not None:
             self.other.pause(False)  # a closing connection is read to its end
             self.other.close()

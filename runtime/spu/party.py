@@ -128,7 +128,7 @@ class Session:
                     sent += share_bytes(shares[other])
             else:
                 (share,) = unpacked(self.spu, self.link.recv(entry["owner"]))
-            _check_share(self.spu, i, entry, share)
+            check_share(self.spu, i, entry, share)
             self.runtime.SetVar(f"in{i}", share)
         return sent
 
@@ -224,7 +224,7 @@ def _connect(spu: Any, folder: Path, task: Any) -> Any:
     return spu.link.create_brpc(desc, task["rank"])
 
 
-def _check_share(spu: Any, i: int, entry: Any, share: Any) -> None:
+def check_share(spu: Any, i: int, entry: Any, share: Any) -> None:
     """Whoever sends a share must not change what the program takes for secret, or its shape."""
     meta = spu.ValueMeta()
     meta.ParseFromString(share.meta)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,7 +35,7 @@ def folder(original, tmp_path):
 def fail_at(monkeypatch, number, code):
     """The write of the `number`-th file fails after its first bytes."""
     count = iter(range(1000))
-    real = bundle_files._write
+    real = bundle_files.write_part
 
     def write(root, part):
         if next(count) == number:
@@ -43,7 +44,7 @@ def fail_at(monkeypatch, number, code):
             raise OSError(code, os.strerror(code))
         real(root, part)
 
-    monkeypatch.setattr(bundle_files, "_write", write)
+    monkeypatch.setattr(bundle_files, "write_part", write)
 
 
 @pytest.mark.parametrize("number", range(FILES + 1))
@@ -59,7 +60,7 @@ def test_no_space_leaves_everything_as_it_was(original, tmp_path, monkeypatch, n
 
 
 def test_too_little_space_is_found_before_writing(tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle_files.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1000, 990, 10))
+    monkeypatch.setattr(bundle_files.shutil, "disk_usage", lambda path: SimpleNamespace(total=1000, used=990, free=10))
     with pytest.raises(BundleError, match="no space left"):
         tiny.small_program().save(tmp_path / "prog.mpc")
     assert not list(tmp_path.iterdir())

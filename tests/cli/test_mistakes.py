@@ -146,14 +146,14 @@ def test_place_that_cannot_be_written(folder, capsys, monkeypatch):
 
 
 def test_no_space(folder, capsys, monkeypatch):
-    real = bundle_files._write
+    real = bundle_files.write_part
 
     def write(root, part):
         if part.name == "ring.ir":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(root, part)
 
-    monkeypatch.setattr(bundle_files, "_write", write)
+    monkeypatch.setattr(bundle_files, "write_part", write)
     assert "it needs" in one_line(capsys, folder, *compile_arguments(folder))
 
 

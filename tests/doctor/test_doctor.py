@@ -166,7 +166,7 @@ def test_packages(home, monkeypatch):
 
 
 def test_versions_compare_by_number():
-    assert doctor._numbers("2.10.0+cpu") > doctor._numbers("2.9") and doctor._numbers("1.0rc1") == (1, 0)
+    assert doctor.numbers_in("2.10.0+cpu") > doctor.numbers_in("2.9") and doctor.numbers_in("1.0rc1") == (1, 0)
 
 
 def test_command(home, capsys, monkeypatch):

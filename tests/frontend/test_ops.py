@@ -6,7 +6,8 @@ import zlib
 
 import pytest
 import torch
-from op_cases import CASES, CLEAR, NAMED, numbered
+from clear_cases import CLEAR, NAMED
+from op_cases import CASES, numbered
 
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ops import ATEN, REGISTRY

@@ -79,10 +79,10 @@ def test_a_share_that_is_open_is_refused():
     shares = engine.IoWrapper(3, config).MakeShares(np.ones((2, 3), np.float32), engine.Visibility.VIS_PUBLIC, -1)
     entry = {"owner": 1, "secret": True, "shape": [2, 3]}
     with pytest.raises(ValueError, match="wrong visibility: argument 4 must be secret"):
-        spu_party._check_share(engine, 4, entry, shares[0])
-    spu_party._check_share(engine, 4, entry | {"secret": False}, shares[0])
+        spu_party.check_share(engine, 4, entry, shares[0])
+    spu_party.check_share(engine, 4, entry | {"secret": False}, shares[0])
     with pytest.raises(ValueError, match="another shape"):
-        spu_party._check_share(engine, 4, entry | {"secret": False, "shape": [3, 2]}, shares[0])
+        spu_party.check_share(engine, 4, entry | {"secret": False, "shape": [3, 2]}, shares[0])
 
 
 @pytest.mark.spu

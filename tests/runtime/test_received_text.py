@@ -1,0 +1,65 @@
+"""What a role received is compared with what it makes itself; nothing that was edited is run."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import pytest
+
+from mpcc.compiler.errors import BundleError
+from mpcc.loading import load
+from mpcc.runtime.mp_spdz.emitted import emitted
+from tests.bundle import tiny_programs as tiny
+
+
+@pytest.fixture
+def saved(tmp_path):
+    tiny.prefix_program().save(tmp_path / "prog.mpc")
+    return tmp_path / "prog.mpc"
+
+
+def with_digest(program, name, content):
+    """Replace a file, and its digest as the bundle's author would."""
+    folder = program.with_suffix(".mpcc")
+    path = program if name == "source" else folder / name
+    path.write_text(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["digests"][name] = hashlib.sha256(content.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_what_is_run_is_made_here(saved):
+    program = load(saved)
+    assert emitted(program.deployment()).source == program.source
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["import os; os.system('true')", "print_ln('%s', input_0[0].reveal())", "# nothing but a comment"],
+)
+def test_an_edited_source_is_refused(saved, line):
+    with_digest(saved, "source", saved.read_text() + line + "\n")
+    with pytest.raises(BundleError, match=r"not the one that its ring\.ir says"):
+        emitted(load(saved, ()).deployment())
+
+
+def test_another_version_of_the_program_is_refused():
+    program = tiny.prefix_program().deployment()
+    with pytest.raises(BundleError, match="edited"):
+        emitted(replace(program, source=program.source.replace("sint", "cint", 1)))
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ('to="client"', 'to="provider"', "opened to 'provider'"),
+        ('to="client"', 'to="everybody"', "opened to 'everybody'"),
+        ('role="client"', 'role="provider"', "shared by 'provider'"),
+    ],
+)
+def test_an_edited_ring_program_is_refused(saved, old, new, said):
+    text = (saved.with_suffix(".mpcc") / "ring.ir").read_text()
+    assert old in text
+    with_digest(saved, "ring.ir", text.replace(old, new, 1))
+    with pytest.raises(BundleError, match=said):
+        load(saved, ())
