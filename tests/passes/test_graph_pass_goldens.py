@@ -38,7 +38,9 @@ def headed(text: str) -> tuple[str, dict[str, str], str]:
 def context(lines: dict[str, str]) -> GraphContext:
     labels = dict(pair.split("=") for pair in lines.get("labels", "").split())
     facts = {key: json.loads(value) for key, value in (p.split("=") for p in lines.get("protocol", "").split())}
-    return GraphContext(labels=labels, public_inputs=tuple(lines.get("public inputs", "").split()), **facts)
+    chosen = dict(pair.split("=") for pair in lines.get("approximations", "").split())
+    public = tuple(lines.get("public inputs", "").split())
+    return GraphContext(labels=labels, public_inputs=public, approximations=chosen, **facts)
 
 
 def store(graph: Graph, lines: dict[str, str]) -> dict[str, torch.Tensor]:
