@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import transformers
@@ -123,3 +125,17 @@ def test_numbers_in_the_code_are_listed(tmp_path):
     assert not any(abs(v - 0.7351234) < 1e-6 for v in found.values())
     save_model(Numbers(), tmp_path / "saved", {"x": torch.zeros(2, 4)})
     assert capture(tmp_path / "saved").implied == captured.implied == {}
+
+
+class Filled(nn.Module):
+    """A mask whose places are filled with infinity."""
+
+    def forward(self, x):
+        return torch.where(x > 0.25, x, -torch.inf).softmax(-1)
+
+
+def test_only_finite_numbers_are_listed():
+    captured = capture(Filled(), {"x": torch.zeros(2, 4)})
+    assert any(n.op == "constant" for n in captured.graph) and -torch.inf in captured.tensors.values()
+    found = [n.value for n in numbers_in_code(captured.graph, captured.tensors)]
+    assert 0.25 in found and all(math.isfinite(v) for v in found)
