@@ -30,7 +30,7 @@ class SpuByHand:
         compile_program(self.job.program, folder / "program", self.watchdog)
         weights = values_of(self.job.program, "provider", self.job.provider)
         self.parties = prepare(
-            self.job.program, "aby3", self.job.public, weights, local_site("aby3"), LIMITS, self.folder
+            self.job.program, "aby3", self.job.public, weights, local_site(ROLES), LIMITS, self.folder
         )
         self.processes: list[subprocess.Popen[bytes]] = []
 
