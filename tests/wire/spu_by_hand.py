@@ -13,10 +13,10 @@ from spu_jobs import LIMITS, small_job
 from tunnels import ROLES, Tunnels
 
 from mpcc.runtime.parties.requests import Answers, Feeder
+from mpcc.runtime.parties.site import local_site
 from mpcc.runtime.parties.tunnel import Tunnel
 from mpcc.runtime.parties.watchdog import Watchdog
 from mpcc.runtime.spu.folders import compile_program, environment, prepare, request_of, values_of
-from mpcc.runtime.spu.session import local_site
 
 
 class SpuByHand:
