@@ -15,7 +15,8 @@ import torch
 from mpcc.cli import app as cli
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.frontend.archive import check_archive, load_program
-from mpcc.compiler.frontend.capture import capture, save_model
+from mpcc.compiler.frontend.capture import capture
+from mpcc.compiler.frontend.export import save_model
 from mpcc.compiler.frontend.symbols import parse_size
 
 JSON, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"
