@@ -309,7 +309,7 @@ LIES = [
     ("ring.ir", always(b"\xff"), "it is not text"),
     ("ring.ir", swap(b"ring 64", b"ring 32"), "does not fit"),
     ("ring.ir", swap(b"ring 64", b"ring -64"), "ring.ir"),
-    ("ring.ir", swap(b' = input() {name="', b' = input() {nom="'), "attribute name is None"),
+    ("ring.ir", swap(b' = input() {name="', b' = input() {nom="'), "attribute name is missing"),
     ("ring.ir", swap(b'role="client"', b'role="public"'), "public is"),
     ("ring.ir", swap(b" = reveal(", b" = reveil("), "unknown operation"),
     ("ring.ir", swap(b"share[", b"share[9999999999999,9999999999999,"), "ring.ir"),

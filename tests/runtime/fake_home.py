@@ -34,6 +34,21 @@ def say(text, file=sys.stdout):
 def begin():
     say("Starting timer 2 at 0 (0 MB, 0 rounds) after 0.1")
 
+def die():
+    # killed; the others learn whom to look for
+    (record / "dying.new").write_text(str(os.getpid()))
+    (record / "dying.new").rename(record / "dying")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def wait_for_a_death():
+    # until that party is dead, and mpcc has had time to see it first
+    while not (record / "dying").exists():
+        time.sleep(0.01)
+    process = pathlib.Path("/proc", (record / "dying").read_text(), "stat")
+    while process.exists() and process.read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    time.sleep(0.3)
+
 def finish(content=None):
     # one request, whose numbers are the answer: the zero behind it, for no other one, ends the answer as well
     counted = (2, 0.5, 1), (5, 0, 0), (3, 8e-06, 1), (1, 1.2345670000000001, 10 + player), (4, 1.6e-05, 1), (5, 0, 0)

@@ -13,10 +13,10 @@ from spu_jobs import LIMITS, small_job
 from tunnels import ROLES, Tunnels
 
 from mpcc.runtime.parties.requests import Answers, Feeder
+from mpcc.runtime.parties.site import local_site
 from mpcc.runtime.parties.tunnel import Tunnel
 from mpcc.runtime.parties.watchdog import Watchdog
 from mpcc.runtime.spu.folders import compile_program, environment, prepare, request_of, values_of
-from mpcc.runtime.spu.session import local_site
 
 
 class SpuByHand:
@@ -30,7 +30,7 @@ class SpuByHand:
         compile_program(self.job.program, folder / "program", self.watchdog)
         weights = values_of(self.job.program, "provider", self.job.provider)
         self.parties = prepare(
-            self.job.program, "aby3", self.job.public, weights, local_site("aby3"), LIMITS, self.folder
+            self.job.program, "aby3", self.job.public, weights, local_site(ROLES), LIMITS, self.folder
         )
         self.processes: list[subprocess.Popen[bytes]] = []
 
