@@ -176,24 +176,26 @@ def test_a_port_is_in_use(deployed):
     assert done["provider"][0] == done["helper"][0] == 3
 
 
-def test_another_program(deployed, tmp_path):
+def test_another_program(deployed):
     """A helper with the part of another program is noticed before anything is shared."""
-    mine, kept = deployed.at("helper") / "prog.mpcc" / "spu", tmp_path / "kept"
-    shutil.copytree(mine, kept)
-    text = (mine / "program.mlir").read_text().replace("func.func public @main", "func.func public  @main")
-    table = json.loads((mine / "program.json").read_text())
-    (mine / "program.mlir").write_text(text)
+    bundle = deployed.at("helper") / "prog.mpcc"
+    graph, manifest = (bundle / "mpc.ir").read_text(), (bundle / "manifest.json").read_text()
+    other = graph.replace("gain=0.7", "gain=0.6")
+    assert other != graph
+    (bundle / "mpc.ir").write_text(other)
     try:
         deployed.start("helper", *SPU)
         code, _, err = deployed.finish()["helper"]
-        assert code == 2 and "its digest differs" in err and err.count("\n") == 1
-        (mine / "program.json").write_text(json.dumps(table | {"text": hashlib.sha256(text.encode()).hexdigest()}))
+        assert code == 2 and "its digest is not the manifest's" in err and err.count("\n") == 1
+        table = json.loads(manifest)
+        table["digests"]["mpc.ir"] = hashlib.sha256(other.encode()).hexdigest()
+        (bundle / "manifest.json").write_text(json.dumps(table))
         done = deployed.run(*SPU, client=CLIENT)
         assert all(code == 3 and not out for code, out, _ in done.values()), done
         error(done, "client", "do not run the same program")
     finally:
-        shutil.rmtree(mine)
-        shutil.copytree(kept, mine)
+        (bundle / "mpc.ir").write_text(graph)
+        (bundle / "manifest.json").write_text(manifest)
 
 
 # ** certificates **
