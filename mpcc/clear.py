@@ -4,37 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mpcc.compiler.bundle.contents import Arrays, Bundle, ClientPart
-from mpcc.compiler.errors import BundleError
+from mpcc.compiler.bundle.contents import GRAPH, MPC, Arrays, Bundle, ClientPart
+from mpcc.compiler.bundle.manifest import COPY_AGAIN
+from mpcc.compiler.errors import BundleError, InternalError
 from mpcc.compiler.graph.interpret import run_graph
+from mpcc.compiler.graph.ir import Graph
+from mpcc.compiler.graph.verify import verify
 
 Tensors = Mapping[str, torch.Tensor]
 # the weights of client parts as tensors, made when a part is first used; a part whose graph is wrong is not in here
 _WEIGHTS: WeakKeyDictionary[ClientPart, dict[str, torch.Tensor]] = WeakKeyDictionary()
+_CHECKED: WeakSet[Bundle] = WeakSet()
 
 
 def client_values(bundle: Bundle, tensors: Tensors) -> dict[str, torch.Tensor]:
     """Run the client's graph on its inputs: the values that it shares by node, and the outputs that it has alone.
 
     Raises:
-        BundleError: the client's part is not here.
+        BundleError: the client's part is not here, or a graph breaks a rule.
     """
     if bundle.client is None:
         raise BundleError("the bundle has no client/ folder here", todo="only the client can prepare inputs")
+    if bundle not in _CHECKED:  # who has PyTorch knows the operations, and looks at what the engines will run as well
+        check_graph(bundle.mpc, "cut", MPC)
+        _CHECKED.add(bundle)
     return run_graph(bundle.client.graph, tensors, client_weights(bundle.client))
 
 
 def client_weights(part: ClientPart) -> Tensors:
-    """The public weights that the client computes with, by name."""
+    """The public weights that the client computes with, by name; its graph has been verified. BundleError as above."""
     if part not in _WEIGHTS:
+        check_graph(part.graph, "labelled", f"client/{GRAPH}")
         _WEIGHTS[part] = tensors_of(part.tensors)
     return _WEIGHTS[part]
+
+
+def check_graph(graph: Graph, stage: str, name: str) -> None:
+    """Verify a graph that was received, in the stage in which the file `name` of a bundle holds it.
+
+    Raises:
+        BundleError: it breaks a rule; the message says which.
+    """
+    try:
+        verify(graph, stage)
+    except InternalError as error:  # of our own graphs it would be a bug
+        raise BundleError(f"the graph breaks a rule: {error}", where=name, todo=COPY_AGAIN) from None
 
 
 def tensors_of(arrays: Arrays) -> dict[str, torch.Tensor]:

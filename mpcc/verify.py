@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from mpcc.backends.emulator import EmulatorResult
-from mpcc.clear import client_values, tensors_of
+from mpcc.clear import check_graph, client_values, tensors_of
+from mpcc.compiler.bundle.contents import MPC
 from mpcc.compiler.bundle.manifest import MASK_INPUT
 from mpcc.compiler.errors import BundleError, MpccError
 from mpcc.compiler.graph.interpret import run_graph
@@ -213,8 +214,7 @@ class _Inside:
         if bundle.client is None or bundle.provider is None:
             missing = "client" if bundle.client is None else "provider"
             raise BundleError(f"the bundle has no {missing}/ folder here", todo="verify where the program was compiled")
-        if bundle.mpc is None:
-            raise BundleError("the bundle has no mpc.ir here", todo="verify where the program was compiled")
+        check_graph(bundle.mpc, "cut", MPC)
         self.program, self.client, self.unrolled = program, bundle.client, bundle.mpc
         self.tokenizer = self.client.tokenizer_json
         self.layers = layers

@@ -27,15 +27,13 @@ class Source:
     outputs: tuple[str, ...]
 
 
-def emit(graph: RingGraph, *, protocol: str, title: str, truncation: str, compile_hint: str) -> Source:
-    """Emit a verified, scheduled ring graph. The text holds no weight and no name from the model."""
-    return _Emitter(graph, protocol_of(protocol)).emit(title, truncation, compile_hint)
+def emit(graph: RingGraph, *, protocol: str, truncation: str, title: str = "mpcc program") -> Source:
+    """Emit a verified, scheduled ring graph; whoever has it makes the same text, byte for byte.
 
-
-def emit_program(graph: RingGraph, protocol: str, truncation: str) -> Source:
-    """The text of prog.mpc: whoever has the ring program makes the same one, byte for byte."""
+    The text holds no weight and no name from the model.
+    """
     hint = f"compile.py {' '.join(dialect_of(protocol).compile_options)}"
-    return emit(graph, protocol=protocol, title="mpcc program", truncation=truncation, compile_hint=hint)
+    return _Emitter(graph, protocol_of(protocol)).emit(title, truncation, hint)
 
 
 class _Emitter(Workspace):

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from mpcc.compiler.bundle.decode import printable
 from mpcc.compiler.bundle.manifest import IDS_INPUT, InputSpec
 from mpcc.compiler.graph.ir import Graph
-
-_TRANSPARENT = frozenset({"reshape", "permute", "expand", "slice", "concat", "cast"})
+from mpcc.compiler.ops import KEEPS_NUMBERS
 
 
 def input_specs(
@@ -50,7 +49,7 @@ def _sources(graph: Graph, name: str) -> list[str]:
     node = graph[name]
     if node.op == "input":
         return [name]
-    return [s for i in node.inputs for s in _sources(graph, i)] if node.op in _TRANSPARENT else []
+    return [s for i in node.inputs for s in _sources(graph, i)] if node.op in KEEPS_NUMBERS else []
 
 
 def labels_in(config: Mapping[str, object] | None) -> dict[int, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mpcc.backends.mp_spdz.emitter import Source, emit_program
+from mpcc.backends.mp_spdz.emitter import Source, emit
 from mpcc.compiler.driver.candidates import VARIANTS, base_settings, formats_for, weight_bound
 from mpcc.compiler.driver.check_options import check_options
 from mpcc.compiler.driver.choose import choose
@@ -109,7 +109,7 @@ def compile_model(
 
     stage("emit")
     with watch.timed("emit"):
-        source = emit_program(chosen.ring, options.protocol, options.truncation)
+        source = emit(chosen.ring, protocol=options.protocol, truncation=options.truncation)
     if options.time_passes:
         print_times(watch.times)
     return Compiled(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpcc.backends.mp_spdz.dialects import check_source
-from mpcc.backends.mp_spdz.emitter import emit_program
+from mpcc.backends.mp_spdz.emitter import emit
 from mpcc.compiler.bundle.streams import stream
 from mpcc.compiler.errors import BundleError
 from mpcc.runtime.deployment import Deployment
@@ -47,7 +47,7 @@ def emitted(program: Deployment) -> Emitted:
     """
     manifest = program.manifest
     check_source(program.source, program.protocol)
-    source = emit_program(program.ring, program.protocol, manifest.truncation).text
+    source = emit(program.ring, protocol=program.protocol, truncation=manifest.truncation).text
     if source != program.source:
         raise BundleError(
             "the source is not the one that its ring.ir says: it was edited, or made by another version of mpcc",

@@ -5,9 +5,21 @@ from __future__ import annotations
 from mpcc.backends.spu.norm_sums import largest_sums
 from mpcc.backends.spu.program import StableHlo
 from mpcc.backends.spu.stablehlo import emit_stablehlo
+from mpcc.compiler.bundle.contents import MPC
+from mpcc.compiler.bundle.manifest import COPY_AGAIN
+from mpcc.compiler.errors import BundleError, InternalError
 from mpcc.runtime.deployment import Deployment
 
 
 def code_of(program: Deployment) -> StableHlo:
-    """StableHLO of the graph inside MPC; the ring knows some magnitudes. UnsupportedError as `emit_stablehlo`."""
-    return emit_stablehlo(program.mpc, largest_sums(program.mpc, program.ring))
+    """StableHLO of the graph inside MPC; the ring program knows some magnitudes.
+
+    Raises:
+        UnsupportedError: as `emit_stablehlo`.
+        BundleError: the graph, which was received, is none that a compiler made.
+    """
+    try:
+        return emit_stablehlo(program.mpc, largest_sums(program.mpc, program.ring))
+    except (InternalError, LookupError, ValueError, TypeError) as error:
+        said = error if isinstance(error, InternalError) else type(error).__name__
+        raise BundleError(f"the graph is not a program: {said}", where=MPC, todo=COPY_AGAIN) from None

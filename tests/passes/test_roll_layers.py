@@ -97,5 +97,5 @@ def test_emitted_source_does_not_grow_with_depth():
         graph, tensors = stack(layers)
         graph = calibrate(infer(graph, {}), {k: t / 4 for k, t in tensors.items()}, [X])
         ring = scheduled(lower(roll_layers(graph), Settings()).ring)
-        sizes.append(len(emit(ring, protocol="ring", title="t", truncation="probabilistic", compile_hint="").text))
+        sizes.append(len(emit(ring, protocol="ring", title="t", truncation="probabilistic").text))
     assert max(sizes) <= 1.05 * min(sizes)

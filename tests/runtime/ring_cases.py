@@ -53,7 +53,7 @@ def make(build, *, truncation="nearest", seed=0):
 def prepare(graph, *, truncation="nearest", seed=0):
     graph = place_truncations(graph, variant="nearest" if truncation == "nearest" else "safe")
     verify(graph, final=True)
-    source = emit(graph, protocol="ring", title="a test", truncation=truncation, compile_hint="-E ring")
+    source = emit(graph, protocol="ring", title="a test", truncation=truncation)
     rng = np.random.default_rng(seed)
     inputs, params = {}, {}
     for node, _ in graph.walk():
@@ -81,7 +81,7 @@ def run_emulator(case, truncation="nearest"):
 
 def for_protocol(case, protocol, truncation="nearest"):
     """The same program as the protocol's dialect writes it."""
-    source = emit(case.graph, protocol=protocol, title="a test", truncation=truncation, compile_hint="")
+    source = emit(case.graph, protocol=protocol, title="a test", truncation=truncation)
     return replace(case, source=source)
 
 

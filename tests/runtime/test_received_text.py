@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from mpcc.compiler.errors import BundleError
+from mpcc.compiler.errors import BundleError, MpccError
 from mpcc.loading import load
 from mpcc.runtime.mp_spdz.emitted import emitted
+from mpcc.runtime.spu.code import code_of
 from tests.bundle import tiny_programs as tiny
 
 
@@ -63,3 +64,38 @@ def test_an_edited_ring_program_is_refused(saved, old, new, said):
     with_digest(saved, "ring.ir", text.replace(old, new, 1))
     with pytest.raises(BundleError, match=said):
         load(saved, ())
+
+
+GRAPH_EDITS = [
+    ("gelu(", "tanh(", "attributes"),
+    ("gelu(", "reveal(", "unknown operation"),
+    (" : f32[1,8,32] @", " : f32[1,8,31] @", "shape|type|is f32"),
+]
+
+
+@pytest.mark.parametrize("old, new, said", GRAPH_EDITS)
+def test_an_edited_graph_of_the_client_is_not_run(saved, old, new, said):
+    text = (saved.with_suffix(".mpcc") / "client" / "graph.ir").read_text()
+    assert old in text
+    with_digest(saved, "client/graph.ir", text.replace(old, new, 1))
+    with pytest.raises(BundleError, match=said):
+        load(saved, {"client"}).prepared(tiny.sample())
+
+
+def edited_inside(saved, old, new):
+    text = (saved.with_suffix(".mpcc") / "mpc.ir").read_text()
+    assert old in text
+    with_digest(saved, "mpc.ir", text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("old, new", [("gelu(", "reveal("), ("gelu(%", "gelu(%index_keep, %")])
+def test_the_client_looks_at_the_graph_inside_mpc(saved, old, new):
+    edited_inside(saved, old, new)
+    with pytest.raises(BundleError, match=r"mpc\.ir"):
+        load(saved, {"client"}).prepared(tiny.sample())
+
+
+def test_what_spu_has_no_form_of_is_refused(saved):
+    edited_inside(saved, "gelu(", "reveal(")
+    with pytest.raises(MpccError, match="reveal"):
+        code_of(load(saved, ()).deployment())

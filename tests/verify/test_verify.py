@@ -154,10 +154,12 @@ def test_mistakes(options, match):
         verify(tiny.prefix_program(), **chosen)
 
 
-def test_a_part_without_the_graph_says_so():
+def test_a_graph_that_breaks_a_rule_is_not_run():
     program = tiny.prefix_program()
-    part = dataclasses.replace(program, bundle=dataclasses.replace(program.bundle, mpc=None))
-    with pytest.raises(MpccError, match=r"no mpc\.ir here"):
+    mpc = program.bundle.mpc
+    broken = mpc.with_nodes([dataclasses.replace(n, op="tanh") if n.op == "gelu" else n for n in mpc])
+    part = dataclasses.replace(program, bundle=dataclasses.replace(program.bundle, mpc=broken))
+    with pytest.raises(MpccError, match="the graph breaks a rule: .*tanh"):
         verify(part, SAMPLES, engine="emulator")
 
 
