@@ -159,7 +159,7 @@ def test_a_graph_that_breaks_a_rule_is_not_run():
     mpc = program.bundle.mpc
     broken = mpc.with_nodes([dataclasses.replace(n, op="tanh") if n.op == "gelu" else n for n in mpc])
     part = dataclasses.replace(program, bundle=dataclasses.replace(program.bundle, mpc=broken))
-    with pytest.raises(MpccError, match="the graph breaks a rule: .*tanh"):
+    with pytest.raises(MpccError, match=r"the graph breaks a rule: .*tanh"):
         verify(part, SAMPLES, engine="emulator")
 
 
