@@ -158,7 +158,7 @@ def _summary(program: Program, out: Path) -> None:
     console = terminal()
     console.print(f"wrote {out} and {out.with_suffix('.mpcc')}", markup=False)
     console.print(
-        f"{total - public} private and {public} public weights, {implied} public constants; "
+        f"{total - public} private and {public} public weights, {implied} public constant{'s' * (implied != 1)}; "
         f"{counts['mpc']} operations in MPC, {counts['client']} at the client, {counts['provider']} at the provider",
         markup=False,
     )
