@@ -34,8 +34,12 @@ def check_bundle(bundle: Bundle, name: str) -> None:
     _agree({n for n, _ in bundle.graph.outputs} == {o.name for o in manifest.outputs}, "the outputs", GRAPH, where)
     known = {p.tensor for p in (*manifest.private_weights, *manifest.public_weights)}
     _agree(_tensors_of(bundle.mpc) <= known, "the weights", MPC, where)
-    shared = {n.name for n in bundle.mpc if n.op == "input"}
-    _agree(set(manifest.client_order) <= shared, "what is shared", MPC, where)
+    shared = {n.name: n.attr("role") for n in bundle.mpc if n.op == "input"}
+    roles = {n.str_attr("name"): n.str_attr("role") for n in bundle.ring if n.op == "input"}
+    _agree(roles.keys() <= shared.keys(), "what is shared", MPC, where)
+    _agree(all(shared[name] == role for name, role in roles.items()), "who may read what is shared", MPC, where)
+    if bundle.client is not None:
+        _check_public(bundle.client.graph, {n for n, role in roles.items() if role == "public"}, manifest, where)
     for file, graph in ((GRAPH, bundle.graph), (MPC, bundle.mpc)):
         _check_sizes(graph, f"{name}/{file}")
 
@@ -56,6 +60,18 @@ def check_client(part: ClientPart, manifest: Manifest, name: str) -> None:
     given = {n for n, _ in part.graph.outputs}
     wanted = {*manifest.client_order, *(o.name for o in manifest.outputs if o.clear)}
     _agree(wanted <= given, "what the client computes", f"client/{GRAPH}", f"{name}/{MANIFEST}")
+
+
+def _check_public(graph: Graph, shared: set[str], manifest: Manifest, where: str) -> None:
+    """What everybody may read depends on inputs alone that the manifest, which the client looks at, calls public."""
+    public = {i.name for i in manifest.inputs if i.role == "public"}
+    reads: dict[str, frozenset[str]] = {}
+    for node in graph:
+        own = frozenset({node.name}) if node.op == "input" else frozenset()
+        reads[node.name] = own.union(*(reads[name] for name in node.inputs))
+    for name, source in graph.outputs:
+        if name in shared and (hidden := sorted(reads[source] - public)):
+            raise BundleError(f"{name} would tell everybody of the secret input {hidden[0]}", where=where, todo=REFUSE)
 
 
 def check_weights(placed: Sequence[Placed], arrays: Arrays, where: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -122,8 +122,12 @@ def party(
     provision_only: Annotated[bool, typer.Option("--provision", help="Share the weights, store the shares.")] = False,
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the others at the start.")] = 25.0,
     idle: Annotated[float, typer.Option(min=1, help="Seconds without any work that are too long.")] = 25.0,
+    public_input: Annotated[
+        list[str] | None,
+        typer.Option(help="The client's word that everybody may learn this input; may be given again."),
+    ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")] = False,
-    engine: Annotated[str, typer.Option(help="mp-spdz or spu, the same for all roles.")] = "mp-spdz",
+    engine: Annotated[str | None, typer.Option(help="mp-spdz (unless given) or spu, the same for all roles.")] = None,
     spu_protocol: Annotated[str, typer.Option(help="Of spu: aby3 (three parties) or cheetah (two).")] = "aby3",
     as_json: JsonFlag = False,
     traceback: TracebackFlag = False,
@@ -133,14 +137,14 @@ def party(
     from mpcc.compiler.bundle.files import path_pair
     from mpcc.loading import load
     from mpcc.runtime.engine import Options
-    from mpcc.runtime.engines import engine_named
+    from mpcc.runtime.engines import DEFAULT, engine_named
     from mpcc.runtime.parties.hosts import site_of
     from mpcc.runtime.parties.processes import Limits
 
     source, _ = path_pair(program)
     if (role == "client" and not provision_only) != (input_file is not None):
         raise MpccError("the client needs --input, and nobody else does")
-    chosen = engine_named(engine, Options(spu_protocol))
+    chosen = engine_named(engine or DEFAULT, Options(spu_protocol))
     if not chosen.has_parties:
         raise chosen.no_parties()
     if (provision_only or state is not None) and not chosen.stores_shares:
@@ -156,6 +160,7 @@ def party(
     if provision_only:
         _provision(task)
     elif input_file is not None:
+        _check_agreed(loaded, public_input or ())
         _ask(task, input_file, truncate)
     else:
         _serve(task)
@@ -218,6 +223,16 @@ def _serve(task: _Task) -> None:
         print(json.dumps(session_json(served, task.program.cost(), task.role), indent=1))
     else:
         show_session(terminal(), served, task.program.cost())
+
+
+def _check_agreed(program: Program, agreed: Sequence[str]) -> None:
+    """The bundle's author alone does not decide that others may learn an input of the client."""
+    public = [i.name for i in program.bundle.manifest.inputs if i.role == "public"]
+    if asked := [name for name in public if name not in agreed]:
+        raise MpccError(
+            f"this program tells the input {asked[0]} to every party",
+            todo=f"say that they may learn it, with --public-input {asked[0]}, or do not run it",
+        )
 
 
 def _ask(task: _Task, input_file: Path, truncate: bool) -> None:

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+import mpcc
+from mpcc.cli import app as cli
 from mpcc.compiler.errors import BundleError, MpccError
 from mpcc.loading import load
 from mpcc.runtime.mp_spdz.emitted import emitted
@@ -64,6 +66,49 @@ def test_an_edited_ring_program_is_refused(saved, old, new, said):
     with_digest(saved, "ring.ir", text.replace(old, new, 1))
     with pytest.raises(BundleError, match=said):
         load(saved, ())
+
+
+def test_an_input_of_the_client_is_not_made_public(tmp_path):
+    """The manifest, which the client looks at, calls an input secret that both programs tell to everybody."""
+    program = tiny.compiled(
+        tiny.frozen_prefix(), partition=mpcc.Partition.from_base(tiny.base_model()), public_inputs=["attention_mask"]
+    )
+    path = tmp_path / "prog.mpc"
+    program.save(path)
+    load(path, {"client"})
+    manifest = json.loads((path.with_suffix(".mpcc") / "manifest.json").read_text())
+    (mask,) = (i for i in manifest["inputs"] if i["name"] == "attention_mask")
+    assert mask["role"] == "public"
+    mask["role"] = "client"
+    (path.with_suffix(".mpcc") / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="would tell everybody of the secret input attention_mask"):
+        load(path, {"client"})
+
+
+def test_both_programs_say_the_same_of_who_may_read(saved):
+    mpc = (saved.with_suffix(".mpcc") / "mpc.ir").read_text()
+    line = next(line for line in mpc.splitlines() if line.strip().startswith("%index_keep = input"))
+    with_digest(saved, "mpc.ir", mpc.replace(line, line.replace('role="client"', 'role="public"')))
+    with pytest.raises(BundleError, match="who may read what is shared"):
+        load(saved, ())
+
+
+def test_a_public_input_needs_the_clients_word(tmp_path, capsys, monkeypatch):
+    program = tiny.prefix_program()
+    inputs = [replace(i, role="public") for i in program.bundle.manifest.inputs if i.name == "attention_mask"]
+    inputs = [i for i in program.bundle.manifest.inputs if i.name != "attention_mask"] + inputs
+    bundle = replace(program.bundle, manifest=replace(program.bundle.manifest, inputs=tuple(inputs)))
+    monkeypatch.setattr("mpcc.loading.load_bundle", lambda path, roles: bundle)
+    monkeypatch.setattr("mpcc.runtime.engine.Engine.check", lambda self: None)
+    monkeypatch.setattr("mpcc.runtime.mp_spdz.engine.MpSpdz.check", lambda self: None)
+    monkeypatch.setattr("mpcc.runtime.parties.hosts.site_of", lambda *arguments: None)
+    (tmp_path / "in.json").write_text("{}")
+    command = ["party", "prog.mpc", "--role", "client", "--hosts", "h.toml", "--input", str(tmp_path / "in.json")]
+    assert cli.call(command) == 2
+    said = capsys.readouterr().err
+    assert "tells the input attention_mask to every party" in said and "--public-input attention_mask" in said
+    assert cli.call([*command, "--public-input", "attention_mask"]) == 2  # now it is the input that does not fit
+    assert "tells the input" not in capsys.readouterr().err
 
 
 GRAPH_EDITS = [
