@@ -12,7 +12,7 @@ import numpy as np
 
 from mpcc.backends.mp_spdz.dialects import check_source
 from mpcc.backends.mp_spdz.emitter import emit
-from mpcc.compiler.bundle.streams import stream
+from mpcc.compiler.bundle.streams import in_order, stream
 from mpcc.compiler.errors import BundleError
 from mpcc.runtime.deployment import Deployment
 from mpcc.runtime.engine import Arrays, Int64, Request
@@ -77,5 +77,4 @@ def provider_stream(program: Deployment, weights: Arrays) -> Int64:
 
 def client_stream(program: Deployment, request: Request) -> Int64:
     """What the client feeds to its party for one request."""
-    parts = [request.shared[name].reshape(-1) for name in program.manifest.client_order]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    return in_order(program.manifest.client_order, request.shared)
