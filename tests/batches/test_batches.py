@@ -3,13 +3,11 @@
 import functools
 import io
 import json
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
-import mpcc
 from mpcc.cli import app as cli
 from mpcc.cli import files
 from mpcc.compiler.errors import InputError
@@ -19,14 +17,7 @@ from tests.runtime.mp_spdz_here import needs_mp_spdz
 
 @functools.cache
 def program(batch):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return mpcc.compile(
-            str(tiny.saved_model()) if batch == 1 else tiny.classifier(),
-            sequence_length=tiny.LENGTH,
-            batch_size=batch,
-            calibrate_random=4,
-        )
+    return tiny.private_program() if batch == 1 else tiny.compiled(tiny.classifier(), batch_size=batch)
 
 
 def ids(seed):

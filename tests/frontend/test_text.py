@@ -57,6 +57,7 @@ def graphs(draw, depth=2):
     return Graph(listed, tuple(outputs))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(graphs())
 def test_round_trip(graph):

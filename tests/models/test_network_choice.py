@@ -13,6 +13,7 @@ from mpcc.compiler.frontend.capture import capture
 from mpcc.compiler.frontend.partition import Partition
 
 
+@pytest.mark.slow
 def test_a_far_network_takes_fewer_rounds_and_no_more_seconds():
     model, samples = tiny("BertForSequenceClassification"), batches(6)
     near, far = (compiled(model, samples, profile="default", network=n) for n in ("lan", "wan"))

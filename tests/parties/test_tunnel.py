@@ -243,6 +243,7 @@ def test_a_partys_stream_of_another_session(three, tmp_path):
 
 
 # ** sessions that do not come about **
+@pytest.mark.slow
 def test_parties_with_other_programs(three):
     three.change(1, parts=PARTS | {"options": part(b"other"), "ir": part(b"other")})
     errors = three.start()
