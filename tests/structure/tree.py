@@ -63,8 +63,13 @@ def layers() -> list[str]:
     return [name.strip(" \n()") for layer in contract["layers"] for name in layer.split(":")]
 
 
-def imports(source: str) -> Iterator[Import]:
+@functools.cache
+def imports(source: str) -> tuple[Import, ...]:
     """What a module imports of mpcc, also inside functions; what only type checkers see is left out."""
+    return tuple(_imports(source))
+
+
+def _imports(source: str) -> Iterator[Import]:
     known = modules()
     for node in _running(parsed(known[source])):
         if isinstance(node, ast.Import):
