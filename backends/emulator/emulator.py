@@ -18,13 +18,14 @@ from mpcc.compiler.errors import InputError, InternalError, RangeError
 from mpcc.compiler.fixed import RING_BITS, decode
 from mpcc.compiler.ring.ir import RingGraph, RingNode
 from mpcc.compiler.ring.rules import PRIMITIVES
+from mpcc.compiler.ring.states import states_of
 
 Int64 = NDArray[np.int64]
 Extent = tuple[int, int]
 Truncation = Literal["probabilistic", "nearest"]
 Values = dict[str, Int64]
 # no arithmetic: nothing to check or report
-MOVES = frozenset(p.name for p in PRIMITIVES.values() if p.kind in ("layout", "output", "loop")) | {"arg"}
+MOVES = frozenset(p.name for p in PRIMITIVES.values() if p.kind in ("layout", "output", "state", "loop")) | {"arg"}
 
 
 def run(
@@ -36,26 +37,37 @@ def run(
     seed: int = 0,
     trace: bool = False,
     check: bool = True,
+    states: Mapping[str, Int64] | None = None,
 ) -> EmulatorResult:
     """Run `graph` on integers: `inputs` by the `name` attribute of the input nodes, `params` by tensor name.
 
     A parameter is reshaped to the shape of its node; inside a repeat, iteration i reads the i-th tensor. `truncation`
     "nearest" makes every truncation round to nearest; "probabilistic" draws from a generator seeded with `seed`.
     With `check`, the first overflow is a RangeError that names the layer; without, overflows are only recorded.
-    InputError if an input is missing or has the wrong shape; InternalError for a graph that is not ready to run.
+    `states` are those that the request before left, by name, [rows, ...]; what was never stored is zero.
+    InputError if an input is missing or has the wrong shape, or a position lies outside a state; InternalError for a
+    graph that is not ready to run.
     """
     if truncation not in ("probabilistic", "nearest"):
         raise InternalError(f"unknown truncation {truncation!r}")
     machine = _Observed(inputs, params, truncation == "nearest", np.random.default_rng(seed), trace, check)
+    machine.states = _states(graph, states or {})
     values = machine.run(graph)
     outputs = {
-        name: np.ascontiguousarray(values[source]).reshape(graph[source].type.shape) for name, source in graph.outputs
+        name: np.ascontiguousarray(values[source]).reshape(graph[source].type.shape)
+        for name, source in graph.outputs
+        if graph[source].op == "reveal"
     }
-    return EmulatorResult(outputs, machine.trace, machine.ranges, machine.overflows)
+    return EmulatorResult(outputs, machine.trace, machine.ranges, machine.overflows, machine.states | machine.stored)
 
 
 def profile(
-    graph: RingGraph, inputs: Mapping[str, Int64], params: Mapping[str, Int64], *, seed: int = 0
+    graph: RingGraph,
+    inputs: Mapping[str, Int64],
+    params: Mapping[str, Int64],
+    *,
+    seed: int = 0,
+    states: Mapping[str, Int64] | None = None,
 ) -> dict[str, float]:
     """Run `graph` as `run` does, with probabilistic truncation and no checks.
 
@@ -63,6 +75,7 @@ def profile(
     InputError and InternalError as in `run`.
     """
     machine = _Profiled(inputs, params, False, np.random.default_rng(seed))
+    machine.states = _states(graph, states or {})
     machine.run(graph)
     return machine.magnitudes
 
@@ -83,6 +96,8 @@ class _Machine:
     ) -> None:
         self.inputs, self.params = inputs, params
         self.nearest, self.rng = nearest, rng
+        self.states: dict[str, Int64] = {}  # as the request before left them
+        self.stored: dict[str, Int64] = {}
 
     def run(self, graph: RingGraph) -> Values:
         """The values of a whole program."""
@@ -132,7 +147,7 @@ class _Machine:
     def node(self, node: RingNode, args: list[Int64], iteration: int) -> Int64:
         """The result of one primitive; loops and their arguments are handled by `graph`."""
         op = node.op
-        if op in ("input", "param", "const"):
+        if op in ("input", "param", "const", "load_state"):
             return self.leaf(node, iteration)
         if op in ("add", "sub", "mul"):
             function = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[op]
@@ -158,6 +173,8 @@ class _Machine:
             return np.asarray(semantics.select(args[0], args[1], args[2]))
         if op == "reveal":
             return args[0]
+        if op == "store_state":
+            return self.store(node, args[0], int(args[1].reshape(())))
         if op == "rescale":
             raise InternalError(f"{node.name}: rescale cannot run, the truncation pass has to come first")
         raise InternalError(f"{node.name}: unknown primitive {op!r}")
@@ -169,8 +186,18 @@ class _Machine:
         if node.op == "input":
             name = node.str_attr("name")
             return _tensor(self.inputs, name, node, reshape=False)
+        if node.op == "load_state":
+            return self.states[node.str_attr("state")][: node.type.shape[0]]
         tensors = node.strs_attr("tensors")
         return _tensor(self.params, tensors[iteration if len(tensors) > 1 else 0], node, reshape=True)
+
+    def store(self, node: RingNode, v: Int64, position: int) -> Int64:
+        name, rows = node.str_attr("state"), node.int_attr("rows")
+        if not 0 <= position <= rows - len(v):
+            raise InputError(f"{len(v)} rows from {position} on are not within the {rows} rows of the state {name}")
+        state = self.stored.setdefault(name, self.states[name].copy())
+        state[position : position + len(v)] = v
+        return v
 
     def trunc(self, node: RingNode, v: Int64) -> Int64:
         bits = node.int_attr("bits")
@@ -241,6 +268,16 @@ class _Observed(_Machine):
 def _range_use(node: RingNode, extent: Extent, layer: str, iteration: int) -> RangeUse:
     largest = max(-extent[0], extent[1]) / 2.0**node.type.frac_bits
     return RangeUse(node.name, node.result_of, layer, iteration, largest, node.type.bound)
+
+
+def _states(graph: RingGraph, given: Mapping[str, Int64]) -> dict[str, Int64]:
+    """Every state of a program, as the request before left it. InputError where one has another shape."""
+    result = dict(given)
+    for name, state in states_of(graph).items():
+        found = result.setdefault(name, np.zeros((state.rows, *state.row), np.int64))
+        if found.shape != (state.rows, *state.row) or found.dtype != np.int64:
+            raise InputError(f"the state {name} has shape {found.shape}, not {(state.rows, *state.row)}")
+    return result
 
 
 def _tensor(store: Mapping[str, Int64], name: str, node: RingNode, *, reshape: bool) -> Int64:

@@ -49,10 +49,11 @@ class Overflow:
 class EmulatorResult:
     """Outputs by name (integers at the scale of the revealed node), and what was observed on the way.
 
-    `trace` maps a graph node to one array of real values per loop iteration.
+    `states` are those of later requests, by name: those given, with what was stored. `trace` maps a graph node to one array of real values per loop iteration.
     """
 
     outputs: dict[str, NDArray[np.int64]]
     trace: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
     ranges: list[RangeUse] = field(default_factory=list)
     overflows: list[Overflow] = field(default_factory=list)
+    states: dict[str, NDArray[np.int64]] = field(default_factory=dict)

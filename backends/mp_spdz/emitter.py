@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
@@ -10,21 +10,49 @@ import jinja2
 
 from mpcc.backends.mp_spdz.dialects import SEAL, dialect_of
 from mpcc.backends.mp_spdz.views import dense
-from mpcc.backends.mp_spdz.weights import Slot, WeightLayout, layout_weights
+from mpcc.backends.mp_spdz.weights import Slot, WeightLayout, layout_together
 from mpcc.backends.mp_spdz.workspace import Operand, Scope, Workspace, dim_text
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.protocols import MpSpdzProtocol, protocol_of
 from mpcc.compiler.ring.ir import RingGraph, RingNode
+from mpcc.compiler.ring.states import states_of
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one program of a source takes and gives: the names of its inputs, in the order in which the client gives
+    them, of its outputs, and where its weights stand.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    layout: WeightLayout
 
 
 @dataclass(frozen=True)
 class Source:
-    """The emitted program and what its streams expect."""
+    """The emitted text and what its streams expect; a request chooses one of its entries, where there are several."""
 
     text: str
-    layout: WeightLayout
-    inputs: tuple[str, ...]  # names of ring inputs in the order in which the client gives them
-    outputs: tuple[str, ...]
+    entries: tuple[Entry, ...]
+
+    @property
+    def only(self) -> Entry:
+        """The entry of a source of one program."""
+        (entry,) = self.entries
+        return entry
+
+    @property
+    def layout(self) -> WeightLayout:
+        return self.only.layout
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.only.inputs
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.only.outputs
 
 
 def emit(graph: RingGraph, *, protocol: str, truncation: str, title: str = "mpcc program") -> Source:
@@ -32,49 +60,76 @@ def emit(graph: RingGraph, *, protocol: str, truncation: str, title: str = "mpcc
 
     The text holds no weight and no name from the model.
     """
-    hint = f"compile.py {' '.join(dialect_of(protocol).compile_options)}"
-    return _Emitter(graph, protocol_of(protocol)).emit(title, truncation, hint)
+    return emit_together([graph], protocol=protocol, truncation=truncation, title=title)
+
+
+def emit_together(
+    graphs: Sequence[RingGraph], *, protocol: str, truncation: str, title: str = "mpcc program"
+) -> Source:
+    """One source of several programs, which share weights and states in a session. As `emit`."""
+    states = states_of(*graphs)
+    layouts = layout_together(graphs)
+    kept = {state.name: f"state_{i}" for i, state in enumerate(states.values())}
+    facts = protocol_of(protocol)
+    arrays = [(kept[state.name], state.elements, "sint") for state in states.values()]
+    parts: list[_Emitter] = []
+    for graph, layout in zip(graphs, layouts, strict=True):
+        part = _Emitter(graph, facts, layout, kept)
+        part.counter = parts[-1].counter if parts else 0  # no name means two things
+        part.write()
+        parts.append(part)
+        arrays += part.arrays
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    template = environment.from_string(files(__package__).joinpath("templates/program.mpc.j2").read_text("utf-8"))
+    text = template.render(
+        title=title,
+        protocol=facts.name,
+        domain=facts.domain,
+        truncation=truncation,
+        parties=facts.parties,
+        compile_hint=f"compile.py {' '.join(dialect_of(protocol).compile_options)}",
+        nearest=truncation == "nearest",
+        trunc=dialect_of(facts.name).trunc,
+        roles=facts.roles,
+        arrays=arrays,
+        private_weights=layouts[0].private.elements,
+        public_weights=layouts[0].public.elements,
+        public_as_shares=any(part.public_as_shares for part in parts),
+        states=tuple(kept.values()),
+        parts=parts,
+        seal=SEAL,
+    )
+    return Source(text, tuple(Entry(tuple(p.inputs), tuple(p.outputs), p.layout) for p in parts))
 
 
 class _Emitter(Workspace):
-    def __init__(self, graph: RingGraph, protocol: MpSpdzProtocol) -> None:
+    """Writes the lines of one program."""
+
+    def __init__(
+        self, graph: RingGraph, protocol: MpSpdzProtocol, layout: WeightLayout, kept: Mapping[str, str]
+    ) -> None:
         super().__init__()
         self.graph, self.protocol = graph, protocol
-        self.layout = layout_weights(graph)
+        self.layout, self.kept = layout, kept
         self.public_as_shares = False
         self.input_lines: list[str] = []
         self.output_lines: list[str] = []
+        self.state_lines: list[str] = []
         self.inputs: list[str] = []
         self.outputs: list[str] = []
 
-    def emit(self, title: str, truncation: str, compile_hint: str) -> Source:
+    @property
+    def body_lines(self) -> list[str]:
+        """What is between the inputs and the outputs. States change after everything else: loads see the old ones."""
+        return [*self.scope.lines, *(["break_point()", *self.state_lines] if self.state_lines else [])]
+
+    def write(self) -> None:
+        """Fill the lines."""
         for node in sorted((n for n in self.graph if n.op == "input"), key=lambda n: n.str_attr("name")):
             self._input(node)
         for node in self.graph:
             if node.op != "input":
                 self._node(node)
-        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-        template = environment.from_string(files(__package__).joinpath("templates/program.mpc.j2").read_text("utf-8"))
-        text = template.render(
-            title=title,
-            protocol=self.protocol.name,
-            domain=self.protocol.domain,
-            truncation=truncation,
-            parties=self.protocol.parties,
-            compile_hint=compile_hint,
-            nearest=truncation == "nearest",
-            trunc=dialect_of(self.protocol.name).trunc,
-            roles=self.protocol.roles,
-            arrays=self.arrays,
-            private_weights=self.layout.private.elements,
-            public_weights=self.layout.public.elements,
-            public_as_shares=self.public_as_shares,
-            input_lines=self.input_lines,
-            body_lines=self.scope.lines,
-            output_lines=self.output_lines,
-            seal=SEAL,
-        )
-        return Source(text, self.layout, tuple(self.inputs), tuple(self.outputs))
 
     # ** nodes **
     def _node(self, node: RingNode) -> None:
@@ -253,6 +308,18 @@ class _Emitter(Workspace):
         register = self.in_register(operand, tuple(range(len(node.type.shape))))
         self.outputs.append(node.str_attr("name"))
         self.output_lines.append(f"{register}.reveal_to(0).binary_output()")
+
+    # ** states **
+    def _load_state(self, node: RingNode) -> Operand:
+        return Operand(dense(node.type.shape), "sint", address=f"{self.kept[node.str_attr('state')]}.address")
+
+    def _store_state(self, node: RingNode) -> None:
+        value, position = (self.lookup(name) for name in node.inputs)
+        register = self.in_register(self.as_shares(value), tuple(range(len(node.type.shape))))
+        row = node.type.elements // node.type.shape[0]
+        first = self.in_register(position, tuple(range(len(position.view.shape))))
+        array = self.kept[node.str_attr("state")]
+        self.state_lines.append(f"keep({array}, {row}, {first}, {register})")
 
     # ** loops **
     def _repeat(self, node: RingNode) -> None:

@@ -183,6 +183,18 @@ class Builder:
     def reveal(self, a: RingNode, name: str) -> RingNode:
         return self.append("reveal", (a,), name=name, to="client")
 
+    # ** state **
+    def load_state(
+        self, state: str, shape: tuple[int, ...], frac_bits: int, bound: float, rows: int | None = None
+    ) -> RingNode:
+        """The first shape[0] rows of a state that has `rows` of them (default: these are all)."""
+        rows = shape[0] if rows is None else rows
+        return self.append("load_state", (), RingType(shape, frac_bits, bound), state=state, rows=rows)
+
+    def store_state(self, a: RingNode, position: RingNode, state: str, rows: int) -> RingNode:
+        """Keep `a` as rows of a state, from the public row `position` on."""
+        return self.append("store_state", (a, position), state=state, rows=rows)
+
     # ** loops **
     def repeat(self, inits: list[RingNode], invariants: list[RingNode], body: RingGraph, count: int) -> list[RingNode]:
         """The carried values after `count` iterations of `body`."""

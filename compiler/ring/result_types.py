@@ -334,6 +334,33 @@ def reveal_place(node: RingNode, operands: Sequence[RingNode], scope: Scope) -> 
         raise Violation("has no name or no receiver")
 
 
+# ** state **
+def load_state_type(node: RingNode, operands: Sequence[RingNode]) -> RingType:
+    if not node.type.shape or node.type.shape[0] > node.int_attr("rows"):
+        raise Violation(f"shape {list(node.type.shape)} is none of a state of {node.int_attr('rows')} rows")
+    return _shared(node.type)
+
+
+def load_state_place(node: RingNode, operands: Sequence[RingNode], scope: Scope) -> None:
+    if scope.loop is not None:
+        raise Violation("a state inside a loop")
+    if not node.str_attr("state"):
+        raise Violation("has no name")
+
+
+def store_state_type(node: RingNode, operands: Sequence[RingNode]) -> RingType:
+    value, position = (operand.type for operand in operands)
+    if not value.shape or value.shape[0] > node.int_attr("rows"):
+        raise Violation(f"{list(value.shape)} does not fit a state of {node.int_attr('rows')} rows")
+    if not position.public or position.elements != 1 or position.frac_bits != 0:
+        raise Violation(f"the position is {position}, not one public whole number")
+    return _shared(value)
+
+
+def store_state_place(node: RingNode, operands: Sequence[RingNode], scope: Scope) -> None:
+    load_state_place(node, operands, scope)
+
+
 # ** loops **
 def repeat_type(node: RingNode, operands: Sequence[RingNode]) -> RingType:
     body, carried = _body(node), node.int_attr("carried")

@@ -15,7 +15,7 @@ from mpcc.compiler.ring import result_types as result
 from mpcc.compiler.ring.ir import RingNode, RingType
 from mpcc.compiler.ring.result_types import LAYOUTS, Attributes, AttrKind, Scope
 
-Kind = Literal["leaf", "linear", "layout", "product", "truncation", "non-linear", "output", "loop"]
+Kind = Literal["leaf", "linear", "layout", "product", "truncation", "non-linear", "output", "state", "loop"]
 # which operands must be public for a node to be local work of every party
 FreeFor = Literal["any operands", "one public operand", "public matrices", "no operands"]
 
@@ -84,6 +84,15 @@ PRIMITIVES: Mapping[str, Primitive] = {
             result.given_type,
             "an argument of the loop around it, of kind carried or invariant",
             place=result.arg_place,
+        ),
+        Primitive(
+            "load_state",
+            "leaf",
+            0,
+            {"rows": "int", "state": "str"},
+            result.load_state_type,
+            "the first rows of a state of `rows` rows, as requests before this one left it; shares that nobody owns",
+            place=result.load_state_place,
         ),
         Primitive("add", "linear", 2, {}, result.sum_of_two_type, "a + b at one scale"),
         Primitive("sub", "linear", 2, {}, result.sum_of_two_type, "a - b at one scale"),
@@ -189,6 +198,16 @@ PRIMITIVES: Mapping[str, Primitive] = {
             price="reveal",
             free_for="no operands",
             place=result.reveal_place,
+        ),
+        Primitive(
+            "store_state",
+            "state",
+            2,
+            {"rows": "int", "state": "str"},
+            result.store_state_type,
+            "keeps the first operand as rows of a state for later requests, from the row that the second, a public "
+            "whole number, says; loads of the same request do not see it",
+            place=result.store_state_place,
         ),
         Primitive(
             "repeat",

@@ -13,6 +13,7 @@ from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ring.ir import RingGraph, RingNode, RingType
 from mpcc.compiler.ring.result_types import LAYOUTS, AttrKind, Scope, Violation, check_type
 from mpcc.compiler.ring.rules import PRIMITIVES, attributes_of
+from mpcc.compiler.ring.states import states_of
 
 
 def verify(graph: RingGraph, *, final: bool = False, known: RingGraph | None = None) -> None:
@@ -23,6 +24,7 @@ def verify(graph: RingGraph, *, final: bool = False, known: RingGraph | None = N
     """
     if known is not graph or final:
         _verify_graph(graph, Scope(graph.ring_bits, final), known)
+        states_of(graph)
 
 
 def _verify_graph(graph: RingGraph, scope: Scope, known: RingGraph | None) -> None:
@@ -67,7 +69,7 @@ def _verify_outputs(graph: RingGraph, seen: dict[str, RingNode], scope: Scope) -
     for name, source in graph.outputs:
         if source not in seen:
             raise InternalError(f"output {name!r} reads {source}, which does not exist")
-        if scope.loop is None and seen[source].op != "reveal":
+        if scope.loop is None and seen[source].op not in ("reveal", "store_state"):
             raise InternalError(f"output {name!r} is {source} = {seen[source].op}, but only a reveal may leave")
 
 

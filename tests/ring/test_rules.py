@@ -35,6 +35,8 @@ BUILT = {
     "param": lambda b: b.param(("w",), (2, 4), 8, 1.0, public=False),
     "const": lambda b: b.const(-1.5, (2, 4), 8),
     "arg": _loop,
+    "load_state": lambda b: b.load_state("cache", (2, 4), 8, 4.0, 6),
+    "store_state": lambda b: b.store_state(_secret(b), b.const(3, (1,), 0), "cache", 6),
     "add": lambda b: b.add(_secret(b), b.const(1.0, (2, 4), 8)),
     "sub": lambda b: b.sub(_secret(b), _secret(b), bound=3.0),
     "mul_const": lambda b: b.scale(_secret(b), 0.3, 10),
@@ -102,7 +104,7 @@ def test_every_layout_and_variant_is_built():
 def test_every_row_has_a_price_or_is_free(op):
     """With secret operands; what is free even then is local work by its kind."""
     keys = {price_key(n, [False] * len(n.inputs)) for n in nodes_of(build(op), op)}
-    free = PRIMITIVES[op].kind in ("leaf", "linear", "layout", "loop") or op == "rescale"
+    free = PRIMITIVES[op].kind in ("leaf", "linear", "layout", "state", "loop") or op == "rescale"
     assert keys == {None} if free else None not in keys
     for key in keys - {None, "trunc_local"}:
         assert all(key in prices.prices for prices in PRICES.values())

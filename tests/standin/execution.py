@@ -43,7 +43,7 @@ def execute(
         with np.errstate(over="ignore"):
             exec(compile(source, "<program>", "exec"), _names(args))
         if machine.unused_decorators:
-            raise CompilerError("a for_range decorates no function")
+            raise CompilerError("a for_range or an if_ decorates no function")
         if machine.timers:
             raise StandinError(f"timers {sorted(machine.timers)} are never stopped")
     finally:
@@ -82,4 +82,4 @@ def _names(args: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
-PROVIDED = ("for_range", "do_while", "break_point", "start_timer", "stop_timer", "print_ln", "runtime_error_if")
+PROVIDED = ("for_range", "do_while", "if_", "break_point", "start_timer", "stop_timer", "print_ln", "runtime_error_if")

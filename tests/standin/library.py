@@ -55,6 +55,26 @@ def do_while(body: Callable[[], Any]) -> Callable[[], Any]:
     return body
 
 
+def if_(condition: Any) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    """Decorator: run the body, a block of its own, if a public number is not zero."""
+
+    def decorator(body: Callable[[], Any]) -> Callable[[], Any]:
+        state = machine()
+        state.unused_decorators.discard(decorator)
+        if _public(condition):
+            outer = state.frame
+            state.new_block()
+            state.frame = Frame()
+            body()
+            state.frame.alive = False
+            state.frame = outer
+        state.new_block()
+        return body
+
+    machine().unused_decorators.add(decorator)
+    return decorator
+
+
 def _public(value: Any) -> int:
     if is_constant(value):
         return int(value)

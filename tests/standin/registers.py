@@ -182,6 +182,24 @@ class regint(Register):
         index = np.arange(size, dtype=np.int64) // repeat % (size if wrap is None else wrap)
         return cls._make(start.data + step * index, start.deps)
 
+    def _compared(self, other: Any, function: Callable[[Any, Any], Any]) -> regint:
+        if not is_constant(other) and not isinstance(other, regint):
+            raise CompilerError(f"comparison with {type(other).__name__}")
+        result: regint = self._operate(other, lambda a, b: function(a, b).astype(np.int64), "less_than_public")
+        return result
+
+    def __eq__(self, other: object) -> regint:  # type: ignore[override]
+        """1 where equal, else 0 (regint)."""
+        return self._compared(other, np.equal)
+
+    def __lt__(self, other: Any) -> regint:
+        return self._compared(other, np.less)
+
+    def __gt__(self, other: Any) -> regint:
+        return self._compared(other, np.greater)
+
+    __hash__ = Register.__hash__
+
 
 class cint(Register):
     """Public ring elements."""
