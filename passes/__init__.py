@@ -28,6 +28,7 @@ class Pass:
 # changes which tensors the model has, and with them the evidence of who may read them, which label needs.
 GRAPH = (
     Pass("assign_roles", "captured", "who gives an input is the user's word, not the model's"),
+    Pass("declare_states", "captured", "states are leaves like inputs, and what is kept is an output like any other"),
     Pass("choose_outputs", "captured", "what nobody asked for need not be rewritten, let alone computed"),
     # Export writes masks and positions as long computations on constants. Each of the four makes work for the next,
     # and a fused mask leaves constants behind that decide more: hence a second round. Models need no third.

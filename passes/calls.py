@@ -16,6 +16,7 @@ from mpcc.passes.graph.change_model import change_model
 from mpcc.passes.graph.check_secure import check_secure
 from mpcc.passes.graph.choose_outputs import choose_outputs
 from mpcc.passes.graph.cut import cut
+from mpcc.passes.graph.declare_states import Kept, declare_states
 from mpcc.passes.graph.fold_affine import fold_affine
 from mpcc.passes.graph.fold_constants import fold_constants
 from mpcc.passes.graph.fuse_attention import fuse_attention
@@ -41,8 +42,8 @@ Magnitudes = Callable[[RingGraph], Mapping[str, float]]
 class GraphContext:
     """What graph passes may know beside the graph.
 
-    `labels`: visibility of each tensor; `samples`: calibration inputs; the last two are facts of the protocol (see
-    backends/mp_spdz/dialects.py).
+    `labels`: visibility of each tensor; `samples`: calibration inputs; `states`: what stays in the session, and `place`
+    the input that says where in them; the last two are facts of the protocol (see compiler/protocols.py).
     """
 
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -50,6 +51,8 @@ class GraphContext:
     public_inputs: tuple[str, ...] = ()
     output: str = "logits"
     approximations: Mapping[str, str] = field(default_factory=dict)
+    states: Mapping[str, Kept] = field(default_factory=dict)
+    place: str = ""
     public_products_local: bool = False
     operands_free: bool = True
 
@@ -85,6 +88,7 @@ def _cut(held: Held, context: GraphContext) -> Held:
 
 GRAPH_CALLS: Mapping[str, Callable[[Held, GraphContext], Held]] = {
     "assign_roles": lambda h, c: h.becomes(assign_roles(h.graph, c.public_inputs)),
+    "declare_states": lambda h, c: h.becomes(declare_states(h.graph, c.states, c.place)),
     "choose_outputs": lambda h, c: h.becomes(choose_outputs(h.graph, c.output)),
     "fold_constants": lambda h, c: h.becomes(*fold_constants(h.graph, h.tensors)),
     "simplify": lambda h, c: h.becomes(simplify(h.graph, h.tensors)),

@@ -49,7 +49,8 @@ class Overflow:
 class EmulatorResult:
     """Outputs by name (integers at the scale of the revealed node), and what was observed on the way.
 
-    `states` are those of later requests, by name: those given, with what was stored. `trace` maps a graph node to one array of real values per loop iteration.
+    `states` are those of later requests, by name: those given, with what was stored. `trace` maps a graph node to one
+    array of real values per loop iteration.
     """
 
     outputs: dict[str, NDArray[np.int64]]

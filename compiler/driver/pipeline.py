@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -27,6 +27,7 @@ from mpcc.compiler.protocols import protocol_of
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.passes.calls import GraphContext, Held
 from mpcc.passes.graph.cut import Regions
+from mpcc.passes.graph.declare_states import Kept
 from mpcc.passes.graph.recover_lora import Recovered, recover_lora
 from mpcc.passes.manager import Watch, run_graph_passes
 from mpcc.passes.ring.choose_truncations import Choice
@@ -59,6 +60,17 @@ class Compiled:
 
 
 @dataclass(frozen=True)
+class Session:
+    """What stays in shares from one request to the next, and the input that says where in it a request keeps."""
+
+    states: Mapping[str, Kept] = field(default_factory=dict)
+    place: str = ""
+
+
+ALONE = Session()
+
+
+@dataclass(frozen=True)
 class FrontEnd:
     """Before ranges are known: the labelled graph of the model, the graph whose weights are prepared, all tensors."""
 
@@ -75,11 +87,12 @@ def compile_model(
     options: Options,
     stage: Stage = lambda name: None,
     form: Settings | None = None,
+    session: Session = ALONE,
 ) -> Compiled:
     """Run all stages on a captured model.
 
     `calibration` are inputs for ranges; `stage` is called with the name of each pass and step as it begins; with `form`
-    that one is made, and nothing is chosen.
+    that one is made, and nothing is chosen; `session` is what stays in shares between requests.
 
     Raises:
         MpccError: see the stages; nothing is written here.
@@ -93,11 +106,12 @@ def compile_model(
         verify(model.graph, "captured", after="recover_lora")
     evidence = partition.label(model)
     check_published(model, partition, evidence)
-    front = front_end(model, evidence, options, watch)
+    front = front_end(model, evidence, options, watch, session)
     region, regions = _back_end(front, evidence, calibration, options, watch)
 
     stage("schedule")
-    forms = _forms(region, regions, front.tensors, calibration, options, watch)
+    find = MagnitudeProfiler(regions.client, front.tensors, calibration, session.states)
+    forms = _forms(region, find, options, watch)
     base = base_settings(options, regions, front.tensors) if form is None else form
     base = replace(base, weight_bound=weight_bound(regions, front.tensors))
     chosen, alternatives = (
@@ -128,13 +142,19 @@ def compile_model(
     )
 
 
-def front_end(model: Captured, evidence: Sequence[Evidence], options: Options, watch: Watch | None = None) -> FrontEnd:
+def front_end(
+    model: Captured,
+    evidence: Sequence[Evidence],
+    options: Options,
+    watch: Watch | None = None,
+    session: Session = ALONE,
+) -> FrontEnd:
     """The passes that look at no range: everything up to the weights as their owners supply them.
 
     MpccError: see the passes.
     """
     watch = watch or Watch(options.without)
-    context = _context(evidence, (), options)
+    context = replace(_context(evidence, (), options), states=session.states, place=session.place)
     captured = Held(hide(model.graph, context.labels), model.tensors)
     held, left = run_graph_passes(captured, context, watch, before=RANGES)
     graph = left["check_secure"].graph
@@ -166,11 +186,7 @@ def _context(evidence: Sequence[Evidence], samples: Sequence[Inputs], options: O
     )
 
 
-def _forms(
-    region: Graph, regions: Regions, tensors: Inputs, samples: Sequence[Inputs], options: Options, watch: Watch
-) -> Forms:
-    find = MagnitudeProfiler(regions.client, tensors, samples)
-
+def _forms(region: Graph, find: MagnitudeProfiler, options: Options, watch: Watch) -> Forms:
     def magnitudes(ring: RingGraph) -> Mapping[str, float]:
         with watch.timed("truncation magnitudes"):
             return find(ring)

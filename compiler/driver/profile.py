@@ -14,6 +14,8 @@ from mpcc.compiler.fixed import encode
 from mpcc.compiler.graph.interpret import run_graph
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.ring.ir import RingGraph
+from mpcc.compiler.ring.states import State, states_of
+from mpcc.passes.graph.declare_states import Kept
 
 PROFILE_SAMPLES = 2  # a mean over thousands of elements hardly moves with more
 
@@ -26,9 +28,14 @@ class MagnitudeProfiler:
     """
 
     def __init__(
-        self, client: Graph, tensors: Mapping[str, torch.Tensor], samples: Sequence[Mapping[str, torch.Tensor]]
+        self,
+        client: Graph,
+        tensors: Mapping[str, torch.Tensor],
+        samples: Sequence[Mapping[str, torch.Tensor]],
+        states: Mapping[str, Kept] | None = None,
     ) -> None:
         self.client, self.tensors, self.samples = client, tensors, samples[:PROFILE_SAMPLES]
+        self.states = states or {}
         self._weights: dict[str, tuple[int, NDArray[np.int64]]] = {}  # scale and integers, of the last program
 
     def __call__(self, ring: RingGraph) -> dict[str, float]:
@@ -41,9 +48,18 @@ class MagnitudeProfiler:
                 for n in ring
                 if n.op == "input"
             }
-            for name, mean in profile(ring, inputs, params, seed=seed).items():
+            states = {n: self._rows(n, s, self.samples[seed]) for n, s in states_of(ring).items()}
+            for name, mean in profile(ring, inputs, params, seed=seed, states=states).items():
                 result[name] = max(mean, result.get(name, 0.0))
         return result
+
+    def _rows(self, name: str, state: State, sample: Mapping[str, torch.Tensor]) -> NDArray[np.int64]:
+        """A state as the sample has it: its first rows, and zeros where nothing has been stored."""
+        rows = np.zeros((state.rows, *state.row), np.int64)
+        if name in sample:
+            first = np.moveaxis(sample[name].numpy(), self.states[name].dim, 0)
+            rows[: len(first)] = encode(first, state.frac_bits)
+        return rows
 
     @cached_property
     def inputs(self) -> list[dict[str, torch.Tensor]]:

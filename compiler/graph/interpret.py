@@ -26,7 +26,7 @@ def run_graph(
 
     Args:
         graph: what to evaluate.
-        inputs: user inputs by the name of their node, of exactly the shape the graph names.
+        inputs: user inputs and states by the name of their node, of exactly the shape the graph names.
         tensors: params and constants by canonical name.
         keep: the nodes whose values are wanted; by default those the outputs name. Others are freed when last read.
             Values inside the body of a repeat are named `<repeat>.<iteration>.<node>` or, where the node has
@@ -108,7 +108,7 @@ def _evaluate(node: Node, values: Store, dtype: torch.dtype) -> torch.Tensor:
 def _leaf(
     node: Node, inputs: Store, tensors: Store, arguments: Sequence[Mapping[int, torch.Tensor]], dtype: torch.dtype
 ) -> torch.Tensor:
-    if node.op == "input":
+    if node.op in ("input", "state"):
         return _input(node, inputs, dtype)
     if node.op == "arg":
         kinds = ("carried", "invariant", "stacked")

@@ -7,6 +7,8 @@ Leaf operations:
 
     input     what the client gives; attrs: role ("client" | "public"), after the cut also whole (holds integers only)
     param     a weight; attrs: tensor (canonical name in the store)
+    state     what requests before this one kept, as shares that nobody owns; attrs: state, dim, entries and bound as in
+              the operation keep, of which the type has the first entries
     constant  public data that the architecture implies (folded masks, positions); attrs: tensor
     arg       inside the body of a repeat only; attrs: kind ("carried" | "invariant" | "stacked"), index
 
@@ -22,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.types import Attr, TensorType, attributes
 
-LEAF_OPS = frozenset({"input", "param", "constant", "arg"})
+LEAF_OPS = frozenset({"input", "param", "state", "constant", "arg"})
 
 
 @dataclass(frozen=True)

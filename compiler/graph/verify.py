@@ -6,6 +6,7 @@ FACTS what each fact means. A violation is an InternalError that names the pass,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -144,6 +145,16 @@ def _tensor(node: Node, scope: Scope) -> TensorType:
     return _leaf(node, {"tensor"})
 
 
+def _state(node: Node, scope: Scope) -> TensorType:
+    _require(scope.loop is None, "a state outside a loop is read, not in it")
+    dim, entries, bound = _integer(node, "dim"), _integer(node, "entries"), node.attr("bound")
+    _require(isinstance(node.attr("state"), str) and bool(node.attr("state")), "names no state")
+    _require(isinstance(bound, float) and 0 < bound < math.inf, "its bound is no magnitude")
+    fits = 0 <= dim < len(node.type.shape) and node.type.shape[dim] <= entries
+    _require(fits, f"{node.type} is no part of {entries} entries along dimension {dim}")
+    return _leaf(node, {"bound", "dim", "entries", "state"})
+
+
 def _argument(node: Node, scope: Scope) -> TensorType:
     if scope.loop is None:
         raise Violation("a loop argument outside a loop")
@@ -197,6 +208,7 @@ def _integer(node: Node, key: str) -> int:
 RULES: Mapping[str, Callable[[Node, Scope], TensorType]] = {
     "input": _input,
     "param": _tensor,
+    "state": _state,
     "constant": _tensor,
     "arg": _argument,
     "repeat": _repeat,
@@ -214,6 +226,8 @@ def _labels(node: Node, scope: Scope) -> None:
     _require(node.site in SITES, f"its site is {node.site!r}")
     if node.op == "input":
         _require(node.visibility in ("client", "public"), f"an input that is {node.visibility}")
+    elif node.op == "state":
+        _require(node.visibility == "secret", f"a state that is {node.visibility}")
     elif node.op in ("param", "constant"):
         known = ("public",) if node.op == "constant" else ("public", "provider")
         _require(node.visibility in known, f"a {node.op} that is {node.visibility}")

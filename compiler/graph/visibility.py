@@ -29,10 +29,10 @@ def infer(graph: Graph, labels: Mapping[str, str]) -> Graph:
     provider could compute from its weights and a public input: it takes no part in clear while the program runs.
     """
     done: dict[str, Node] = {}
-    moving: set[str] = set()  # depends on an input
+    moving: set[str] = set()  # depends on an input or a state
     for node in graph.nodes:
         visibility = _leaf(node, labels) if node.is_leaf else meet([done[i].visibility for i in node.inputs])
-        if node.op == "input" or any(i in moving for i in node.inputs):
+        if node.op in ("input", "state") or any(i in moving for i in node.inputs):
             moving.add(node.name)
         done[node.name] = replace(node, visibility=visibility, site=_site(visibility, node.name in moving))
     return graph.with_nodes(list(done.values()))
@@ -43,6 +43,8 @@ def _leaf(node: Node, labels: Mapping[str, str]) -> str:
         return str(node.attr("role"))
     if node.op == "constant":
         return "public"
+    if node.op == "state":
+        return "secret"
     if node.op == "param":
         return labels.get(str(node.attr("tensor")), "provider")
     raise InternalError(f"{node.name}: {node.op} outside a loop body")
@@ -93,5 +95,7 @@ def _culprit(graph: Graph, name: str, role: str) -> Node | None:
 def _describe(leaf: Node, reasons: Mapping[str, str]) -> str:
     if leaf.op == "input":
         return f"the client's input {leaf.name}"
+    if leaf.op == "state":
+        return f"the state {leaf.attr('state')}, which is kept in shares"
     tensor = str(leaf.attr("tensor"))
     return f"the provider's weight {tensor} ({reasons.get(tensor, 'nobody proved it public')})"

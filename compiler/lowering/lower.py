@@ -14,6 +14,7 @@ from mpcc.compiler.graph.ir import Graph, Node
 from mpcc.compiler.lowering.applied import counted
 from mpcc.compiler.lowering.context import Context, int_attr, unknown_range
 from mpcc.compiler.lowering.families import RULES
+from mpcc.compiler.lowering.families.state import load
 from mpcc.compiler.lowering.settings import Settings
 from mpcc.compiler.ring.build import Builder
 from mpcc.compiler.ring.ir import RingGraph, RingNode, RingOrigin, RingType
@@ -34,8 +35,13 @@ def lower(graph: Graph, settings: Settings) -> Lowered:
     """Lower an MPC region whose leaves are inputs (client's or public), params and constants; outputs are revealed."""
     ctx = Context(Builder(settings.ring_bits), settings)
     values = _lower_nodes(ctx, graph, {})
-    outputs = [(name, ctx.b.reveal(ctx.at_scale(values[node]), name)) for name, node in graph.outputs]
+    outputs = [(name, _output(ctx, graph[node], values[node], name)) for name, node in graph.outputs]
     return Lowered(ctx.b.graph(outputs), counted(ctx.applied))
+
+
+def _output(ctx: Context, node: Node, value: RingNode, name: str) -> RingNode:
+    """What is kept has been stored; everything else is opened to the client."""
+    return value if node.op == "keep" else ctx.b.reveal(ctx.at_scale(value), name)
 
 
 def _lower_nodes(ctx: Context, graph: Graph, values: dict[str, RingNode]) -> dict[str, RingNode]:
@@ -57,6 +63,9 @@ def _lower_nodes(ctx: Context, graph: Graph, values: dict[str, RingNode]) -> dic
         if rule is None:
             raise InternalError(f"no lowering rule for {node.op}")
         result = rule(ctx, node, [values[name] for name in node.inputs])
+        if result.op == "store_state":
+            values[node.name] = result
+            continue
         if result.type.shape != node.type.shape:
             raise InternalError(f"{node.op} lowered to shape {result.type.shape}, not {node.type.shape}")
         values[node.name] = ctx.b.mark_result(result, node.name)
@@ -78,6 +87,8 @@ def _leaf(ctx: Context, node: Node) -> RingNode:
         bits = 0 if node.type.dtype in _WHOLE else settings.weight_frac_bits
         public = node.visibility == "public"
         return ctx.b.param((str(node.attr("tensor")),), shape, bits, settings.weight_bound, public=public)
+    if node.op == "state":
+        return load(ctx, node)
     raise InternalError(f"unexpected leaf {node.op} {node.name}")
 
 

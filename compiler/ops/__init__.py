@@ -15,6 +15,7 @@ from mpcc.compiler.ops import (
     masks,
     normalisation,
     reduction,
+    state,
     substitutes,
 )
 from mpcc.compiler.ops.base import Converter, Op
@@ -31,6 +32,7 @@ _FAMILIES = (
     embedding,
     logic,
     masks,
+    state,
     clear,
 )
 

@@ -18,7 +18,7 @@ from mpcc.compiler.graph.interpret import run_graph
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
 from mpcc.compiler.types import attributes
 
-_NEVER = frozenset({"input", "param", "arg", "repeat", "take"})
+_NEVER = frozenset({"input", "state", "param", "arg", "repeat", "take"})
 
 
 def fold_constants(graph: Graph, tensors: Mapping[str, torch.Tensor]) -> tuple[Graph, dict[str, torch.Tensor]]:

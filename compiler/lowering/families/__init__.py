@@ -9,6 +9,7 @@ from mpcc.compiler.lowering.families import (
     linear,
     normalisation,
     reduction,
+    state,
     substitutes,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "linear",
     "normalisation",
     "reduction",
+    "state",
     "substitutes",
 ]
