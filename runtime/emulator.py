@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -94,13 +94,17 @@ class Emulator(Engine):
             raise self.nothing_stored()
         if site is not None:
             raise self.no_parties()
-        params = self._params(program, weights)
+        params = [self._params(step, weights) for step in program.steps]
+        states: Mapping[str, Int64] = {}
         answers: list[Answer] = []
         measured: list[Measured] = []
         on_stage("run")
         for number, request in enumerate(requests):
             begin = time.perf_counter()
-            answers.append(reals(program, self._emulated(program, request, params, trace=False).outputs))
+            step = program.steps[request.step]
+            found = self._emulated(step, request, params[request.step], states, trace=False)
+            states = found.states
+            answers.append(reals(step, found.outputs))
             seconds = time.perf_counter() - begin
             measured.append(Measured(self.name, (), (), seconds, 0, 0.0, 0, 0.0))
             on_answer(number, answers[-1])
@@ -112,15 +116,23 @@ class Emulator(Engine):
         self, program: Deployment, request: Request, weights: Arrays | None, *, trace: bool = True
     ) -> tuple[Answer, EmulatorResult]:
         """The outputs of one request, and everything that was seen on the way: every value inside with `trace`."""
-        found = self._emulated(program, request, self._params(program, weights), trace=trace)
+        found = self._emulated(program, request, self._params(program, weights), {}, trace=trace)
         return reals(program, found.outputs), found
 
     def _emulated(
-        self, program: Deployment, request: Request, params: dict[str, Int64], *, trace: bool
+        self,
+        program: Deployment,
+        request: Request,
+        params: Mapping[str, Int64],
+        states: Mapping[str, Int64],
+        *,
+        trace: bool,
     ) -> EmulatorResult:
         chosen = self.truncation or program.manifest.truncation
         mode: Literal["probabilistic", "nearest"] = "nearest" if chosen == "nearest" else "probabilistic"
-        return emulate(program.ring, request.shared, params, truncation=mode, seed=self.seed, trace=trace)
+        return emulate(
+            program.ring, request.shared, params, truncation=mode, seed=self.seed, trace=trace, states=states
+        )
 
     def _params(self, program: Deployment, weights: Arrays | None) -> dict[str, Int64]:
         """All weights as ring elements."""

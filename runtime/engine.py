@@ -45,10 +45,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Request:
-    """One input, as the client has prepared it: the values it shares by node, and the same as ring elements by name."""
+    """One input, as the client has prepared it: the values it shares by node, and the same as ring elements by name.
+
+    `step` says which of the session's programs it is for.
+    """
 
     values: Arrays
     shared: Mapping[str, Int64]
+    step: int = 0
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,11 @@ def program_parts(program: Deployment) -> Parts:
 
     `ir` is the ring program and the graph that it approximates, from which every role makes the source itself.
     """
-    options = {name: getattr(program.manifest, name) for name in _CHOSEN}
+    options = [{name: getattr(step.manifest, name) for name in _CHOSEN} for step in program.steps]
+    texts = [text for step in program.steps for text in (print_ring(step.ring), print_graph(step.mpc))]
     return {
-        IR: part(f"{print_ring(program.ring)}\0{print_graph(program.mpc)}".encode()),
-        WEIGHTS: _of_arrays(program.public),
+        IR: part("\0".join(texts).encode()),
+        WEIGHTS: _of_arrays({name: array for step in program.steps for name, array in step.public.items()}),
         PROTOCOL: part(program.protocol.encode()),
         OPTIONS: part(json.dumps(options, sort_keys=True).encode()),
         VERSION: part(metadata.version("mpcc").encode()),

@@ -31,7 +31,8 @@ def check_bundle(bundle: Bundle, name: str) -> None:
     _check_inputs(manifest, bundle.graph, where)
     _check_ring(manifest, bundle.ring, where)
     check_weights(manifest.public_weights, bundle.public, f"{name}/public/{WEIGHTS}")
-    _agree({n for n, _ in bundle.graph.outputs} == {o.name for o in manifest.outputs}, "the outputs", GRAPH, where)
+    given = {name for name, node in bundle.graph.outputs if bundle.graph[node].op != "keep"}
+    _agree(given == {o.name for o in manifest.outputs}, "the outputs", GRAPH, where)
     known = {p.tensor for p in (*manifest.private_weights, *manifest.public_weights)}
     _agree(_tensors_of(bundle.mpc) <= known, "the weights", MPC, where)
     shared = {n.name: n.attr("role") for n in bundle.mpc if n.op == "input"}

@@ -76,7 +76,7 @@ def check_target(path: str | Path) -> None:
         raise BundleError("cannot write the program: the folder is not writable", where=str(parent))
     if source.is_dir():
         raise BundleError("cannot write the program: a folder has its name", where=str(source))
-    if folder.exists() and not (folder / "manifest.json").is_file():
+    if folder.exists() and not any((folder / name).is_file() for name in ("manifest.json", "session.json")):
         raise BundleError("cannot write the program: what has the bundle's name is no bundle", where=str(folder))
 
 
@@ -132,6 +132,7 @@ def _commit(staging: Path, target: Path, folder: Path) -> bool:
 def write_part(root: Path, part: Staged) -> None:
     """Write and sync one file. Folders of secret files are closed to others before anything is in them."""
     path = root / part.name
+    path.parent.parent.mkdir(exist_ok=True)
     path.parent.mkdir(mode=0o700 if part.secret else 0o777, exist_ok=True)
     mode = 0o600 if part.secret else 0o666
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from mpcc.backends.mp_spdz.emitter import emit
 from mpcc.compiler.driver.options import Options
 from mpcc.compiler.driver.pipeline import Compiled, Session, Stage, compile_model
 from mpcc.compiler.errors import MpccError
@@ -31,9 +32,12 @@ from mpcc.compiler.frontend.decoding import (
     names_of,
 )
 from mpcc.compiler.frontend.partition import Partition, labels_of
-from mpcc.compiler.graph.ir import Graph
+from mpcc.compiler.graph.ir import Graph, Node
 from mpcc.compiler.graph.visibility import infer
+from mpcc.compiler.ring.ir import RingGraph, RingNode
+from mpcc.compiler.types import attributes
 from mpcc.passes.graph.assign_roles import assign_roles
+from mpcc.passes.graph.cut import Regions
 from mpcc.passes.graph.declare_states import Kept
 
 MARGIN = 2.0  # of what a state is made for over the largest magnitude in calibration
@@ -102,14 +106,59 @@ def compile_generation(
     secret = _secret(steps[0], partition)
     session = Session({name: _kept(name, runs, shape.cache) for name in secret}, PLACE)
     samples = [run.prefill for run in runs], [run.decode for run in runs]
-    chosen = [
-        replace(options, output="all", public_inputs=_public(step, partition, secret)) for step in steps
-    ]
+    chosen = [replace(options, output="all", public_inputs=_public(step, partition, secret)) for step in steps]
     decode = compile_model(steps[1].captured, partition, samples[1], chosen[1], stage, session=session)
     prefill = compile_model(
         steps[0].captured, partition, samples[0], chosen[0], stage, form=decode.settings, session=session
     )
+    decode = _apart(decode, prefill)
     return GenerationPrograms(shape, prefill, decode, (steps[0].captured, steps[1].captured), secret)
+
+
+def _apart(compiled: Compiled, other: Compiled) -> Compiled:
+    """With other names for the tensors that have a name of the other program's and are not the same."""
+    names = {
+        name: f"decode.{name}"
+        for name, tensor in compiled.tensors.items()
+        if name in other.tensors and not _same(tensor, other.tensors[name])
+    }
+    if not names:
+        return compiled
+    regions = Regions(_renamed(compiled.regions.client, names), _renamed(compiled.regions.mpc, names))
+    ring = _renamed_ring(compiled.ring, names)
+    options = compiled.options
+    return replace(
+        compiled,
+        graph=_renamed(compiled.graph, names),
+        regions=regions,
+        ring=ring,
+        source=emit(ring, protocol=options.protocol, truncation=options.truncation),
+        tensors={names.get(name, name): tensor for name, tensor in compiled.tensors.items()},
+    )
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+
+
+def _renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
+    def node(old: Node) -> Node:
+        tensor = str(old.attr("tensor"))
+        new = old.with_attrs(tensor=names[tensor]) if old.op in ("param", "constant") and tensor in names else old
+        return replace(new, body=_renamed(new.body, names)) if new.body is not None else new
+
+    return graph.with_nodes([node(n) for n in graph])
+
+
+def _renamed_ring(ring: RingGraph, names: Mapping[str, str]) -> RingGraph:
+    def node(old: RingNode) -> RingNode:
+        if old.body is not None:
+            return old.with_body(_renamed_ring(old.body, names))
+        if old.op != "param":
+            return old
+        return replace(old, attrs=attributes(tensors=tuple(names.get(t, t) for t in old.strs_attr("tensors"))))
+
+    return ring.with_nodes(node(n) for n in ring)
 
 
 # ** who may read what **
@@ -167,7 +216,7 @@ def _run(model: nn.Module, ids: torch.Tensor, shape: GenerationShape) -> _Run:
         past[name] = cache
     padded = torch.zeros(1, shape.prompt, dtype=torch.int64)
     padded[:, padding:] = prompt
-    place = torch.tensor([shape.prompt])
+    place = torch.tensor([shape.cache - shape.tokens])  # the last there can be: nothing but its bound depends on it
     return _Run(
         {
             IDS: padded,

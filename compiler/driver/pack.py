@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mpcc.compiler.bundle.agreement import placed_weights
 from mpcc.compiler.bundle.contents import Bundle, ClientPart
-from mpcc.compiler.bundle.manifest import Manifest, OutputSpec, Placed
+from mpcc.compiler.bundle.manifest import InputSpec, Manifest, OutputSpec, Placed
 from mpcc.compiler.bundle.signature import input_specs, labels_in
 from mpcc.compiler.cost import network_of
 from mpcc.compiler.driver.pipeline import Compiled
@@ -74,7 +74,7 @@ def _manifest(
         truncation=options.truncation,
         output=options.output,
         architecture=model.architecture,
-        inputs=input_specs(model.graph, model.config, options.public_inputs),
+        inputs=_inputs(model, compiled),
         outputs=_outputs(compiled),
         client_order=compiled.source.inputs,
         private_weights=private,
@@ -104,6 +104,13 @@ def _low_rank(found: Recovered) -> LowRank:
     return LowRank(found.tensor, found.rank, found.full_rank, *errors)
 
 
+def _inputs(model: Captured, compiled: Compiled) -> tuple[InputSpec, ...]:
+    """What is given with every request: states are in the session already."""
+    given = {n.name for n in compiled.graph if n.op == "input"}
+    specs = input_specs(model.graph, model.config, compiled.options.public_inputs)
+    return tuple(spec for spec in specs if spec.name in given)
+
+
 def _outputs(compiled: Compiled) -> tuple[OutputSpec, ...]:
     revealed = {n.str_attr("name"): n.type for n in compiled.ring if n.op == "reveal"}
     return tuple(
@@ -111,6 +118,7 @@ def _outputs(compiled: Compiled) -> tuple[OutputSpec, ...]:
         if name in revealed
         else OutputSpec(name, compiled.graph[node].type.shape, 0, clear=True)
         for name, node in compiled.graph.outputs
+        if compiled.graph[node].op != "keep"
     )
 
 

@@ -134,9 +134,7 @@ def _as_step(model: nn.Module, shape: StepShape, layers: int) -> Iterator[None]:
         for i in range(layers if shape.past else 0):
             cache.update(given[f"key_{i}"], given[f"value_{i}"], i)
         more = {POSITIONS: given[POSITIONS]} if POSITIONS in accepted else {}
-        out = whole(
-            input_ids=given[IDS], attention_mask=given[KEPT], past_key_values=cache, use_cache=True, **more
-        )
+        out = whole(input_ids=given[IDS], attention_mask=given[KEPT], past_key_values=cache, use_cache=True, **more)
         result = {LOGITS: out.logits[:, shape.tokens - shape.logits :]}
         for i in range(layers):
             result[f"key_{i}"], result[f"value_{i}"] = cache.added[i]

@@ -17,6 +17,7 @@ from mpcc.runtime.engine import (
     Availability,
     Engine,
     Finding,
+    Int64,
     OnAnswer,
     OnStage,
     Options,
@@ -107,12 +108,19 @@ class MpSpdz(Engine):
         if state is not None and stream is not None:
             states.check_weights(state, stream)
 
+        asked: list[Deployment] = []
+
+        def streams() -> Iterator[Int64]:
+            for request in requests:
+                asked.append(program.steps[request.step])
+                yield client_stream(program, request)
+
         def answered(number: int, answer: Answer) -> None:
-            on_answer(number, reals(program, answer))
+            on_answer(number, reals(asked[number], answer))
 
         served = session.serve(
             what,
-            (client_stream(program, request) for request in requests),
+            streams(),
             weights=None if state is not None else stream,
             state=state,
             site=site,
@@ -120,7 +128,8 @@ class MpSpdz(Engine):
             on_stage=on_stage,
             on_answer=answered,
         )
-        return replace(served, answers=tuple(reals(program, answer) for answer in served.answers))
+        received = zip(asked, served.answers, strict=False)  # a request may have been made that nobody answered
+        return replace(served, answers=tuple(reals(step, answer) for step, answer in received))
 
     def serve(
         self,

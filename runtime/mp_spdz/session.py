@@ -185,8 +185,9 @@ def _fed(
         for party in parties:
             if party.role == "client" and requests is not None:
                 data = party.folder / "Player-Data"
-                answers = Answers(data / "Binary-Output-P0-0", program.outputs, on_answer)
-                feeder = Feeder(_input(party), program.public_stream, requests, program.client_elements)
+                feeder = Feeder(_input(party), program.public_stream, requests, [n for n, _ in program.steps])
+                outputs = [o for _, o in program.steps]
+                answers = Answers(data / "Binary-Output-P0-0", outputs, on_answer, feeder.asked)
             elif party.role == "provider" and weights is not None:
                 _give(party, np.concatenate([program.public_stream, weights]))
             else:

@@ -7,7 +7,7 @@ from mpcc.backends.spu.program import StableHlo
 from mpcc.backends.spu.stablehlo import emit_stablehlo
 from mpcc.compiler.bundle.contents import MPC
 from mpcc.compiler.bundle.manifest import COPY_AGAIN
-from mpcc.compiler.errors import BundleError, InternalError
+from mpcc.compiler.errors import BundleError, EngineError, InternalError
 from mpcc.runtime.deployment import Deployment
 
 
@@ -16,8 +16,13 @@ def code_of(program: Deployment) -> StableHlo:
 
     Raises:
         UnsupportedError: as `emit_stablehlo`.
+        EngineError: the program keeps a state in the session.
         BundleError: the graph, which was received, is none that a compiler made.
     """
+    if program.later or any(node.op in ("state", "keep") for node in program.mpc):
+        raise EngineError(
+            "SPU keeps no shares between requests, which this program needs", todo="run it with --engine mp-spdz"
+        )
     try:
         return emit_stablehlo(program.mpc, largest_sums(program.mpc, program.ring))
     except (InternalError, LookupError, ValueError, TypeError) as error:

@@ -109,9 +109,9 @@ def _fed(
     def answered(number: int, answer: dict[str, Int64]) -> None:
         on_answer(number, _floats(program, answer))
 
-    answers = Answers(client.folder / "answers.bin", results, answered)
     stream = (request_of(program, values) for values in requests)
-    feeder = Feeder(client.folder / "requests", np.zeros(0, np.int64), stream, elements)
+    feeder = Feeder(client.folder / "requests", np.zeros(0, np.int64), stream, [elements])
+    answers = Answers(client.folder / "answers.bin", [results], answered, feeder.asked)
 
     def watch() -> None:
         feeder.check()

@@ -39,9 +39,10 @@ class SpuByHand:
 
     def start(self, opened: Sequence[Tunnel]) -> None:
         client = self.parties[0].folder
-        self.answers = Answers(client / "answers.bin", (("y", self.wanted.size),), lambda number, answer: None)
         requests = [request_of(self.job.program, self.job.client)]
-        self.feeder = Feeder(client / "requests", np.zeros(0, np.int64), requests, requests[0].size)
+        self.feeder = Feeder(client / "requests", np.zeros(0, np.int64), requests, [requests[0].size])
+        outputs = [(("y", self.wanted.size),)]
+        self.answers = Answers(client / "answers.bin", outputs, lambda number, answer: None, self.feeder.asked)
         for party, tunnel in zip(self.parties, opened, strict=True):
             (party.folder / "hosts").write_text("\n".join(tunnel.routes.hosts))
             join_session(party, tunnel.session)
