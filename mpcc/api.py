@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 
+from mpcc.compiler.bundle.session import SessionFacts
 from mpcc.compiler.bundle.signature import input_specs
 from mpcc.compiler.driver.check_options import check_options
+from mpcc.compiler.driver.generation import GenerationShape
+from mpcc.compiler.driver.generation import compile_generation as compile_steps
 from mpcc.compiler.driver.options import Options
 from mpcc.compiler.driver.pack import pack
 from mpcc.compiler.driver.pipeline import compile_model
@@ -19,7 +22,9 @@ from mpcc.compiler.errors import MpccError
 from mpcc.compiler.frontend.capture import Captured, capture
 from mpcc.compiler.frontend.export import Inputs, save_model
 from mpcc.compiler.frontend.partition import Partition
-from mpcc.inputs import prepare_inputs, random_inputs
+from mpcc.compiler.frontend.sources import load as load_model
+from mpcc.generation import Generator
+from mpcc.inputs import prepare_inputs, random_inputs, tokenizer_of
 from mpcc.program import Program
 
 Progress = Callable[[str], None]
@@ -72,6 +77,69 @@ def compile(
     compiled = compile_model(captured, partition, samples, options, report)
     found = measured_savings(captured, partition, samples, compiled, report) if options.savings else ()
     return Program(pack(captured, compiled, found))
+
+
+def compile_generation(
+    model: object,
+    calibration: Sequence[str | Sequence[int]],
+    partition: Partition | None = None,
+    *,
+    prompt_tokens: int,
+    cache_tokens: int,
+    draft_tokens: int = 0,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    **choices: Any,
+) -> Generator:
+    """Compile a causal language model to the programs of a session that generates.
+
+    Args:
+        model: a model of transformers, or the folder of one.
+        calibration: texts like the real prompts and answers, or token ids, for ranges.
+        partition: which weights are public. Default: with `base`, what is byte-equal to it; otherwise none.
+        prompt_tokens: the longest prompt; shorter ones are padded, and their length stays secret.
+        cache_tokens: entries for prompt and answer together.
+        draft_tokens: how many tokens a secure step may verify besides the one it gives in any case.
+        options: all other choices as one object; or give them by keyword, as `compile` takes them.
+        progress: called with the name of each pass and step as it begins.
+
+    Raises:
+        MpccError: what is wrong with the model, the partition, the ranges or the options, in one sentence.
+    """
+    if options is not None and choices:
+        raise MpccError(f"options were given twice: as an object, and {min(choices)} by keyword")
+    options = check_options(options or Options.of(**choices))
+    loaded = load_model(model, base=options.base, allow_pickle=options.allow_pickle)
+    if loaded.module is None:
+        raise MpccError("an exported program cannot be compiled to generate", todo="give the model itself")
+    if partition is None:
+        partition = Partition.all_private() if options.base is None else Partition.from_base(options.base)
+    shape = GenerationShape(prompt_tokens, cache_tokens, 1 + draft_tokens)
+    texts = [_token_ids(text, loaded.tokenizer_json) for text in calibration]
+    made = compile_steps(loaded.module, partition, texts, shape, options, progress or (lambda name: None))
+    prefill, decode = (
+        Program(pack(replace(captured, tokenizer_json=loaded.tokenizer_json), compiled))
+        for captured, compiled in zip(made.captured, (made.prefill, made.decode), strict=True)
+    )
+    return Generator(prefill, decode, SessionFacts(shape.prompt, shape.cache, shape.tokens, _ends(loaded.module)))
+
+
+def _token_ids(text: str | Sequence[int], tokenizer_json: str | None) -> torch.Tensor:
+    ids = tokenizer_of(tokenizer_json).encode(text).ids if isinstance(text, str) else list(text)
+    if not ids:
+        raise MpccError("a calibration text has no tokens")
+    return torch.tensor(ids)
+
+
+def _ends(model: torch.nn.Module) -> tuple[int, ...]:
+    """The tokens that end an answer, as the model's own generation has it."""
+    for owner in ("generation_config", "config"):
+        found = getattr(getattr(model, owner, None), "eos_token_id", None)
+        if isinstance(found, int):
+            return (found,)
+        if isinstance(found, (list, tuple)):
+            return tuple(int(token) for token in found)
+    return ()
 
 
 def save(

@@ -15,21 +15,24 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mpcc.compiler.bundle.session import SessionFacts
+from mpcc.compiler.bundle.session import DECODE, PREFILL, SessionFacts
 from mpcc.compiler.bundle.write import save_session
 from mpcc.compiler.errors import InputError, InternalError
 from mpcc.compiler.frontend.decoding import IDS, KEPT, LOGITS, PLACE, POSITIONS
+from mpcc.inputs import tokenizer_of
 from mpcc.runtime.deployment import Deployment, session_of
 from mpcc.runtime.engine import Answer, Engine, Request, Served
-from mpcc.runtime.mp_spdz.emitted import placed_in_session
+from mpcc.runtime.mp_spdz.emitted import placed_in_session, source_of
 from mpcc.sampling import Draft, Sampler, accepted, no_draft
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from mpcc.program import Prepared, Program
     from mpcc.runtime.parties.processes import Limits
     from mpcc.runtime.parties.site import Site
 
-PREFILL, DECODE = 0, 1  # the steps of a session
+FIRST, NEXT = 0, 1  # the steps of a session
 OnTokens = Callable[[Sequence[int]], None]
 
 
@@ -64,10 +67,24 @@ class Generator:
         """What every role knows of the session."""
         return session_of([program.bundle for program in self.programs])
 
-    def save(self, path: str | Path, source: str) -> None:
-        """Write `prog.mpc` (the source of the session) and `prog.mpcc/`, both or neither. BundleError as `Program`."""
-        bundles = {"prefill": self.prefill.bundle, "decode": self.decode.bundle}
-        save_session(bundles, self.facts, source, path)
+    @property
+    def source(self) -> str:
+        """The MP-SPDZ program text of a session."""
+        return source_of(self.deployment())
+
+    def save(self, path: str | Path) -> None:
+        """Write `prog.mpc`, the source of a session, and `prog.mpcc/`, both or neither.
+
+        Raises:
+            BundleError: the name, the folder or the space there is do not allow it, or a part is missing.
+        """
+        save_session({PREFILL: self.prefill.bundle, DECODE: self.decode.bundle}, self.facts, self.source, path)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The client's. InputError if the program has none."""
+        client = self.prefill.bundle.client
+        return tokenizer_of(None if client is None else client.tokenizer_json)
 
     def generate(
         self,
@@ -169,10 +186,10 @@ class _Conversation:
     # ** requests **
     def requests(self) -> Iterator[Request]:
         """The prompt, then steps as long as there is something to ask."""
-        yield self._request(PREFILL, self.tokens, self._prompt())
+        yield self._request(FIRST, self.tokens, self._prompt())
         while self.answers.get():
             ids = self._drafted()
-            yield self._request(DECODE, ids, self._step(ids))
+            yield self._request(NEXT, ids, self._step(ids))
 
     def _request(self, step: int, ids: list[int], inputs: dict[str, torch.Tensor]) -> Request:
         program = self.program.programs[step]
@@ -189,7 +206,7 @@ class _Conversation:
         return {
             IDS: ids,
             KEPT: self.kept[:, :length],
-            POSITIONS: self._positions(PREFILL, 0, length),
+            POSITIONS: self._positions(FIRST, 0, length),
             PLACE: torch.tensor([0]),
         }
 
@@ -206,7 +223,7 @@ class _Conversation:
         return {
             IDS: torch.tensor([padded]),
             KEPT: torch.cat([self.kept, own], dim=1),
-            POSITIONS: self._positions(DECODE, self.place, facts.tokens),
+            POSITIONS: self._positions(NEXT, self.place, facts.tokens),
             PLACE: torch.tensor([self.place]),
             **self.cache,
         }
@@ -220,11 +237,11 @@ class _Conversation:
     # ** answers **
     def answered(self, number: int, answer: Answer) -> None:
         """Take the answer to a request: choose tokens, and say whether there is a next step."""
-        step = PREFILL if number == 0 else DECODE
+        step = FIRST if number == 0 else NEXT
         prepared, ids = self.asked[number]
         outputs = self.program.programs[step].outputs(prepared, answer)
         logits = outputs.pop(LOGITS)[0]
-        chosen = [self.sampler.choose(logits[-1])] if step == PREFILL else accepted(logits, ids[1:], self.sampler)
+        chosen = [self.sampler.choose(logits[-1])] if step == FIRST else accepted(logits, ids[1:], self.sampler)
         self._keep(outputs, step, len(chosen))
         self._say(chosen)
         self.answers.put(not self.reason)
@@ -232,12 +249,12 @@ class _Conversation:
     def _keep(self, entries: dict[str, torch.Tensor], step: int, accepted_tokens: int) -> None:
         """What frozen layers add to the cache; what was rejected is overwritten by the next step."""
         facts = self.program.facts
-        count = facts.prompt if step == PREFILL else facts.tokens
+        count = facts.prompt if step == FIRST else facts.tokens
         for name, value in entries.items():
             if name not in self.cache:
                 self.cache[name] = torch.zeros(*value.shape[:2], facts.cache, value.shape[3])
             self.cache[name][:, :, self.place : self.place + count] = value
-        if step == PREFILL:
+        if step == FIRST:
             self.place = facts.prompt
         else:
             self.kept[:, self.place : self.place + accepted_tokens] = 1

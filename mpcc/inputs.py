@@ -8,13 +8,16 @@ Texts are tokenised with the bundle's tokenizer and padded likewise. Nothing is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mpcc.compiler.bundle.manifest import IDS_INPUT, MASK_INPUT, TYPES_INPUT, InputSpec
 from mpcc.compiler.errors import InputError
 from mpcc.compiler.ops.base import TO_TORCH
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 TEXT = "text"
 _PADDED = (IDS_INPUT, TYPES_INPUT, MASK_INPUT)
@@ -168,17 +171,29 @@ def _from_text(
 
 def _encodings(tokenizer_json: str, texts: list[str], length: int | None) -> list[Any]:
     """Encodings without padding; the tokenizer's own limits do not apply, the program's do."""
+    tokenizer = tokenizer_of(tokenizer_json)
+    if length is not None:
+        tokenizer.enable_truncation(length)
+    return list(tokenizer.encode_batch(texts))
+
+
+def tokenizer_of(tokenizer_json: str | None) -> Tokenizer:
+    """The tokenizer of a program, which neither pads nor cuts.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
     from tokenizers import Tokenizer
 
+    if tokenizer_json is None:
+        raise InputError("the program carries no tokenizer", todo="give token ids instead of text")
     try:
-        tokenizer = Tokenizer.from_str(tokenizer_json)
+        tokenizer: Tokenizer = Tokenizer.from_str(tokenizer_json)
     except Exception:  # the library raises nothing more specific
         raise InputError("the program's tokenizer cannot be read", todo="give token ids instead of text") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    if length is not None:
-        tokenizer.enable_truncation(length)
-    return list(tokenizer.encode_batch(texts))
+    return tokenizer
 
 
 # ** random inputs **

@@ -44,6 +44,7 @@ class Emulator(Engine):
     secure: ClassVar[bool] = False
     exchanges: ClassVar[str] = ""
     traces: ClassVar[bool] = True
+    keeps_states: ClassVar[bool] = True
     unprovisioned: ClassVar[str] = "it computes in clear, where nothing is shared"
 
     @classmethod

@@ -146,6 +146,7 @@ class Engine(ABC):
     estimated: ClassVar[bool] = False  # the estimates of bytes and rounds are about this engine
     exchanges: ClassVar[str] = "rounds"  # what `Measured.rounds` counts: rounds, messages, "" where nothing is sent
     traces: ClassVar[bool] = False  # values inside can be looked at
+    keeps_states: ClassVar[bool] = False  # from one request of a session to the next
     unprovisioned: ClassVar[str] = ""  # why it stores no shares
 
     @classmethod

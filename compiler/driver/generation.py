@@ -40,6 +40,7 @@ from mpcc.passes.graph.assign_roles import assign_roles
 from mpcc.passes.graph.cut import Regions
 from mpcc.passes.graph.declare_states import Kept
 
+SAME = 1e-3  # of the largest logit: what rounding may make of a shifted text
 MARGIN = 2.0  # of what a state is made for over the largest magnitude in calibration
 Tensors = Mapping[str, torch.Tensor]
 
@@ -106,7 +107,8 @@ def compile_generation(
     secret = _secret(steps[0], partition)
     session = Session({name: _kept(name, runs, shape.cache) for name in secret}, PLACE)
     samples = [run.prefill for run in runs], [run.decode for run in runs]
-    chosen = [replace(options, output="all", public_inputs=_public(step, partition, secret)) for step in steps]
+    relative = _relative(model, texts[0].reshape(-1)[: shape.prompt], shape.cache)
+    chosen = [replace(options, output="all", public_inputs=_public(step, partition, relative)) for step in steps]
     decode = compile_model(steps[1].captured, partition, samples[1], chosen[1], stage, session=session)
     prefill = compile_model(
         steps[0].captured, partition, samples[0], chosen[0], stage, form=decode.settings, session=session
@@ -173,11 +175,27 @@ def _secret(step: Step, partition: Partition) -> tuple[str, ...]:
     return tuple(name for name, node in graph.outputs if name != LOGITS and graph[node].site == "mpc")
 
 
-def _public(step: Step, partition: Partition, secret: Sequence[str]) -> tuple[str, ...]:
+def _relative(model: nn.Module, ids: torch.Tensor, shift: int) -> bool:
+    """Whether only differences of positions count, as with rotary embeddings: a shifted text is the same text."""
+    try:
+        with torch.no_grad():
+            here, there = (
+                model(input_ids=ids[None], position_ids=torch.arange(len(ids))[None] + by, use_cache=False).logits
+                for by in (0, shift)
+            )
+    except (TypeError, ValueError, IndexError, RuntimeError):  # no such argument, or no such position
+        return False
+    return bool((here - there).abs().max() <= SAME * here.abs().max())
+
+
+def _public(step: Step, partition: Partition, relative: bool) -> tuple[str, ...]:
     """Inputs that everybody may learn: where a step keeps, and the positions if MPC reads what they alone decide.
 
-    Positions count the entries of the cache then, so that they tell nothing of the prompt.
+    Positions count the entries of the cache then, so that they tell nothing of the prompt: that needs a model for which
+    only differences count.
     """
+    if not relative:
+        return (PLACE,)
     names = {node.name for node in step.captured.graph if node.op == "input"}
     graph = _labelled(step, partition, tuple({PLACE, POSITIONS} & names))
     crossing = {

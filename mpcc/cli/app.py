@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from mpcc.cli import check, compile, deploy, explain, finetune, inspect, run
+from mpcc.cli import check, compile, deploy, explain, finetune, generate, inspect, run
 from mpcc.cli.options import TRACEBACK
 from mpcc.compiler.errors import MpccError
 from mpcc.version import described
@@ -35,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile.compile_command,
     "inspect": inspect.inspect,
     "run": run.run,
+    "generate": generate.generate,
     "explain": explain.explain,
     "verify": check.verify_command,
     "doctor": check.doctor_command,

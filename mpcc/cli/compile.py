@@ -38,6 +38,13 @@ OWN: Mapping[str, Any] = {
         list[str] | None, typer.Option(metavar="GLOB", help="Adapter tensors that are public; may be given again.")
     ],
     "calibration": Annotated[Path | None, typer.Option(help="JSON file with inputs like the real ones.")],
+    "prompt_tokens": Annotated[
+        int | None, typer.Option(min=1, help="Compile to generate text: tokens of the longest prompt.")
+    ],
+    "cache_tokens": Annotated[
+        int | None, typer.Option(min=2, help="Tokens of prompt and answer together; twice the prompt unless given.")
+    ],
+    "draft_tokens": Annotated[int, typer.Option(min=0, help="Drafted tokens that a step of generation verifies.")],
     "traceback": TracebackFlag,
 }
 DEFAULTS: dict[str, object] = {
@@ -45,6 +52,9 @@ DEFAULTS: dict[str, object] = {
     "peft": False,
     "open_adapter": None,
     "calibration": None,
+    "prompt_tokens": None,
+    "cache_tokens": None,
+    "draft_tokens": 0,
     "traceback": False,
 }
 
@@ -104,6 +114,9 @@ def compile_command(**given: Any) -> None:
     out: Path = given["out"]
     check_target(out)
     choices = _choices(given)
+    if given["prompt_tokens"] is not None:
+        _compile_generation(given, choices)
+        return
     samples = files.read_inputs(given["calibration"]) if given["calibration"] is not None else []
     with stages(STAGES + (len(SWITCHABLE) if choices["savings"] else 0)) as stage:
         stage("start")
@@ -119,6 +132,45 @@ def compile_command(**given: Any) -> None:
     for line in notes(program.bundle.manifest.evidence):
         note(line)
     _summary(program, out)
+
+
+def _compile_generation(given: Mapping[str, Any], choices: dict[str, Any]) -> None:
+    """A causal language model, to write text with."""
+    if given["calibration"] is None:
+        raise MpccError("a program that generates needs calibration texts", todo="give them with --calibration")
+    texts = [_text_of(sample) for sample in files.read_inputs(given["calibration"])]
+    with stages(2 * STAGES) as stage:
+        stage("start")
+        from mpcc.api import compile_generation
+        from mpcc.loading import load_generator
+
+        partition = _partition(given["base"], given["partition"], given["peft"], given["open_adapter"] or ())
+        generator = compile_generation(
+            str(given["model"]),
+            texts,
+            partition,
+            prompt_tokens=given["prompt_tokens"],
+            cache_tokens=given["cache_tokens"] or 2 * given["prompt_tokens"] + given["draft_tokens"],
+            draft_tokens=given["draft_tokens"],
+            progress=stage,
+            **choices,
+        )
+        stage("write")
+        generator.save(given["out"])
+    load_generator(given["out"])
+    for name, program in (("prompt", generator.prefill), ("step", generator.decode)):
+        terminal().print(f"{name}:", markup=False)
+        _summary(program, given["out"])
+
+
+def _text_of(sample: Mapping[str, object]) -> Any:
+    """A calibration text, or token ids."""
+    found = sample.get("text", sample.get("input_ids"))
+    if isinstance(found, list) and len(found) == 1 and isinstance(found[0], (str, list)):
+        found = found[0]
+    if not isinstance(found, (str, list)):
+        raise MpccError('a calibration input has neither "text" nor "input_ids"')
+    return found
 
 
 def _choices(given: Mapping[str, Any]) -> dict[str, Any]:

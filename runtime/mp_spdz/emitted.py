@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mpcc.backends.mp_spdz.dialects import check_source
-from mpcc.backends.mp_spdz.emitter import emit, emit_together
+from mpcc.backends.mp_spdz.emitter import emit_together
 from mpcc.backends.mp_spdz.weights import layout_together
 from mpcc.compiler.bundle.agreement import placed_weights
 from mpcc.compiler.bundle.manifest import end_of
@@ -62,21 +62,16 @@ def emitted(program: Deployment) -> Emitted:
         EngineError: the source was made for another protocol than the manifest says.
         BundleError: the source is not what the ring program says.
     """
-    truncation = program.manifest.truncation
     for step in program.steps:
         check_source(step.source, step.protocol)
-        if emit(step.ring, protocol=step.protocol, truncation=truncation).text != step.source:
+        if source_of(replace(step, later=())) != step.source:
             raise BundleError(
                 "the source is not the one that its ring.ir says: it was edited, or made by another version of mpcc",
                 todo="do not run it; ask for the program again, or compile it again",
             )
-    source = program.source
-    if program.later:
-        rings = [step.ring for step in program.steps]
-        source = emit_together(rings, protocol=program.protocol, truncation=truncation).text
     private, public = placed_in_session(program)
     return Emitted(
-        source,
+        source_of(program) if program.later else program.source,
         program.protocol,
         layout_digest(private),
         stream(public, {name: array for step in program.steps for name, array in step.public.items()}),
@@ -85,6 +80,12 @@ def emitted(program: Deployment) -> Emitted:
         program_parts(program),
         tuple(_step(step) for step in program.later),
     )
+
+
+def source_of(program: Deployment) -> str:
+    """The text that every role makes of a program, or of the programs of a session together."""
+    rings = [step.ring for step in program.steps]
+    return emit_together(rings, protocol=program.protocol, truncation=program.manifest.truncation).text
 
 
 def _step(program: Deployment) -> tuple[int, Outputs]:

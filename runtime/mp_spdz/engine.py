@@ -46,6 +46,7 @@ class MpSpdz(Engine):
     stores_shares: ClassVar[bool] = True
     has_parties: ClassVar[bool] = True
     estimated: ClassVar[bool] = True
+    keeps_states: ClassVar[bool] = True
 
     @classmethod
     def configured(cls, options: Options) -> MpSpdz:
