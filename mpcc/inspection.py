@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mpcc.program import Program
 
 SITES = {"compile": "public", "client": "client", "provider": "provider", "mpc": "mpc"}
+_LAYER = re.compile(r"[0-9]{1,9}")  # the number of a layer in a name
 _OF_BASE = re.compile(r"^(byte-equal to|differs from) \S+ of (.+)$")
 
 
@@ -155,8 +156,8 @@ def _follows(before: Group, after: Group) -> bool:
     if (before.visibility, before.reason) != (after.visibility, after.reason):
         return False
     stem, _, number = after.layers.rpartition(".")
-    first = re.fullmatch(re.escape(stem) + r"\.(?:(\d+)|\{\d+\.\.(\d+)\})", before.layers)
-    return bool(stem and number.isdigit() and first and int(first[1] or first[2]) + 1 == int(number))
+    first = re.fullmatch(re.escape(stem) + r"\.(?:([0-9]{1,9})|\{[0-9]+\.\.([0-9]{1,9})\})", before.layers)
+    return bool(stem and _LAYER.fullmatch(number) and first and int(first[1] or first[2]) + 1 == int(number))
 
 
 def _range(before: str, after: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mpcc.cli import files
-from mpcc.cli.console import note, stages, terminal
+from mpcc.cli.console import note, stages, tell, terminal
 from mpcc.cli.options import JsonFlag, ProgramPath, StateOption, TracebackFlag
 from mpcc.compiler.errors import MpccError
 
@@ -126,6 +126,9 @@ def party(
         list[str] | None,
         typer.Option(help="The client's word that everybody may learn this input; may be given again."),
     ] = None,
+    accept: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="Take part only in the program of this digest; see mpcc audit.")
+    ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")] = False,
     engine: Annotated[str | None, typer.Option(help="mp-spdz (unless given) or spu, the same for all roles.")] = None,
     spu_protocol: Annotated[str, typer.Option(help="Of spu: aby3 (three parties) or cheetah (two).")] = "aby3",
@@ -155,6 +158,7 @@ def party(
         raise MpccError(
             f"{chosen.protocol(loaded.protocol)} has no role {role!r}", todo=f"its roles: {', '.join(roles)}"
         )
+    _show_or_refuse(loaded, role, chosen, accept)
     chosen.check()
     task = _Task(source, loaded, role, chosen, site_of(hosts, role, roles), Limits(wait, idle), state, as_json)
     if provision_only:
@@ -164,6 +168,18 @@ def party(
         _ask(task, input_file, truncate)
     else:
         _serve(task)
+
+
+def _show_or_refuse(program: Program, role: str, engine: Engine, accepted: str | None) -> None:
+    """Say in a few lines what the role is about to take part in; MpccError if it is not what was accepted."""
+    from mpcc.audit import audit, check_accepted
+    from mpcc.compiler.protocols import described
+    from mpcc.report.audit import short_lines
+
+    audited = audit(program, described(engine.protocol(program.protocol)))
+    if accepted is not None:
+        check_accepted(audited.digest, accepted)
+    tell(short_lines(audited, role))
 
 
 @dataclass(frozen=True)
