@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from mpcc.audit import EACH, OPEN, Audit, Failure, Part
+from mpcc.audit import EACH, OPEN, Asking, Audit, Failure, Part
 from mpcc.report.program import evidence_table, low_rank_table, numbers_table
 from mpcc.report.tables import add, table_of
 from mpcc.sizes import size
@@ -30,7 +30,7 @@ def show_audit(console: Console, audited: Audit, role: str | None = None) -> Non
         console.print()
         console.print(table)
     console.print()
-    for line in (*_failure(audited.failure), *_asking(audited)):
+    for line in (*_failure(audited.failure), *_asking(audited.asking)):
         console.print(line, markup=False)
     console.print(f"\ndigest {audited.digest}", markup=False)
     console.print(
@@ -119,11 +119,10 @@ def _told(audited: Audit) -> Table:
 def _failure(found: Failure) -> Sequence[str]:
     if not found.local_truncations:
         return ("No truncation can fail.",)
-    like, bounds = map(_power, (found.like_calibration, found.at_bounds))
     return (
-        f"{found.local_truncations:,} elements are truncated locally. The chance that one of them fails in an inference "
-        f"is at most {like} for inputs like the calibration's (its author's word), and at most {bounds} for any input "
-        "whose values keep within the bounds.",
+        f"{found.local_truncations:,} elements are truncated locally; the chance that one of them fails in an inference:",
+        f"  at most {_power(found.like_calibration)} for inputs like the calibration's (its author's word)",
+        f"  at most {_power(found.at_bounds)} for any input whose values keep within the bounds",
     )
 
 
@@ -131,12 +130,12 @@ def _power(probability: float) -> str:
     return f"2^{math.log2(probability):.1f}" if probability > 0 else "0"
 
 
-def _asking(audited: Audit) -> Sequence[str]:
-    found = audited.asking
+def _asking(found: Asking) -> Sequence[str]:
     if not found.private_numbers or not found.numbers_per_answer:
         return ()
     return (
-        f"An answer tells the client {found.numbers_per_answer:,} numbers ({found.bits_per_answer:,} bits at most), which "
-        f"depend on {found.private_numbers:,} private ones; and the client may share what it likes in place of what it "
-        "should have computed. Enough answers give weights away (docs/security.md has a measured example).",
+        f"Each answer tells the client {found.numbers_per_answer:,} numbers, {found.bits_per_answer:,} bits at most, that "
+        f"depend on {found.private_numbers:,} private ones.",
+        "It may share what it likes in place of what it should have computed, and enough answers give weights away:",
+        "docs/security.md has a measured example.",
     )
