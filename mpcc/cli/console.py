@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -17,13 +17,8 @@ def terminal(*, stderr: bool = False) -> Console:
 
 
 def note(text: str) -> None:
-    print(f"mpcc: note: {text}", file=sys.stderr)
-
-
-def tell(lines: Iterable[str]) -> None:
-    """A few lines to read before anything starts."""
-    for line in lines:
-        print(f"mpcc: {line}", file=sys.stderr, flush=True)
+    """What a user should know although nothing is wrong."""
+    print(f"mpcc: note: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mpcc.cli import files
-from mpcc.cli.console import note, stages, tell, terminal
+from mpcc.cli.console import note, stages, terminal
 from mpcc.cli.options import JsonFlag, ProgramPath, StateOption, TracebackFlag
 from mpcc.compiler.errors import MpccError
 
@@ -179,7 +179,8 @@ def _show_or_refuse(program: Program, role: str, engine: Engine, accepted: str |
     audited = audit(program, described(engine.protocol(program.protocol)))
     if accepted is not None:
         check_accepted(audited.digest, accepted)
-    tell(short_lines(audited, role))
+    for line in short_lines(audited, role):
+        note(line)
 
 
 @dataclass(frozen=True)
