@@ -20,6 +20,8 @@ VISIBILITIES: Mapping[str, frozenset[str]] = {
 # Where a value is computed: before the program exists (by anybody, or by the provider), by the client, or in MPC.
 SITES = frozenset({"compile", "provider", "client", "mpc"})
 
+LOGITS, LABEL = "logits", "label"  # names of outputs: one number for each class, and which of them is the largest
+
 
 @dataclass(frozen=True)
 class TensorType:
