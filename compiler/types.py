@@ -21,6 +21,7 @@ VISIBILITIES: Mapping[str, frozenset[str]] = {
 # Where a value is computed: before the program exists (by anybody, or by the provider), by the client, or in MPC.
 SITES = frozenset({"compile", "provider", "client", "mpc"})
 
+LOGITS, LABEL = "logits", "label"  # names of outputs: one number for each class, and which of them is the largest
 # what the text of an IR may hold: levels of bodies and values within one another, dimensions of a value, numbers in one
 # list, and characters of one number
 DEEPEST, MOST_DIMENSIONS, MOST_NUMBERS, LONGEST_NUMBER = 32, 32, 4096, 40

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from mpcc.compiler.bundle.contents import Bundle
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.protocols import Protocol, protocol_of
-from mpcc.inspection import groups, shared_tensors
+from mpcc.extraction import Extraction, extraction
+from mpcc.inspection import groups, roles, shared_tensors
 from mpcc.passes.ring.choose_truncations import failure_at_bounds, local_elements
 from mpcc.program import Program
 from mpcc.runtime.mp_spdz.emitted import emitted
@@ -81,15 +82,6 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Asking:
-    """What a client could make of answers: numbers opened to it in each, and private numbers of the provider."""
-
-    numbers_per_answer: int
-    bits_per_answer: int
-    private_numbers: int
-
-
-@dataclass(frozen=True)
 class Audit:
     """All of it. `protocol` is the one that runs the program; `parts` of roles stand in the order of the players."""
 
@@ -102,7 +94,7 @@ class Audit:
     opened: tuple[Opened, ...]
     told: tuple[Told, ...]
     failure: Failure
-    asking: Asking
+    asking: Extraction
 
     @property
     def told_at_most(self) -> float:
@@ -131,12 +123,12 @@ def audit(program: Program, protocol: Protocol | None = None) -> Audit:
         chosen,
         digest_of(parts),
         parts,
-        _parts(bundle, chosen.roles),
+        _parts(program, chosen.roles),
         _everybody(bundle, rows),
         _opened(bundle),
         rows,
         Failure(local_elements(bundle.ring), bundle.manifest.failure_probability, failure_at_bounds(bundle.ring)),
-        _asking(bundle),
+        extraction(bundle),
     )
 
 
@@ -173,7 +165,8 @@ def check_accepted(digest: str, accepted: str) -> None:
 
 
 # ** who gives and learns what **
-def _parts(bundle: Bundle, roles: Sequence[str]) -> dict[str, Part]:
+def _parts(program: Program, names: Sequence[str]) -> dict[str, Part]:
+    bundle = program.bundle
     element = bundle.manifest.ring_bits // 8
     given = tuple(
         Given(t.name, t.shape, t.elements, t.bytes, OPEN if t.public else SHARES, EACH)
@@ -184,10 +177,9 @@ def _parts(bundle: Bundle, roles: Sequence[str]) -> dict[str, Part]:
         Given(p.tensor, shapes.get(p.tensor, ()), p.elements, p.elements * element, SHARES, ONCE)
         for p in bundle.manifest.private_weights
     )
-    outputs = tuple(f"the output {o.name} {list(o.shape)}" for o in bundle.manifest.outputs)
     requests = _of_requests(bundle)
-    parts = {"client": Part(given, outputs), "provider": Part(weights, requests)}
-    return {role: parts.get(role, Part((), requests)) for role in roles}
+    parts = {"client": Part(given, roles(program)["client"].learns), "provider": Part(weights, requests)}
+    return {role: parts.get(role, Part((), requests)) for role in names}
 
 
 def _of_requests(bundle: Bundle) -> tuple[str, ...]:
@@ -218,15 +210,6 @@ def _opened(bundle: Bundle) -> tuple[Opened, ...]:
     return tuple(
         Opened(o.name, o.shape, math.prod(o.shape), receivers.get(o.name, "client"), o.clear)
         for o in bundle.manifest.outputs
-    )
-
-
-def _asking(bundle: Bundle) -> Asking:
-    revealed = [n.type for n in bundle.ring if n.op == "reveal"]
-    return Asking(
-        sum(t.elements for t in revealed),
-        sum(t.elements * (t.int_bits + 1) for t in revealed),
-        sum(p.elements for p in bundle.manifest.private_weights),
     )
 
 
@@ -268,5 +251,5 @@ def audit_json(audited: Audit, role: str | None = None) -> dict[str, object]:
             "kinds": [asdict(t) for t in audited.told],
         },
         "failure": asdict(audited.failure),
-        "asking": asdict(audited.asking),
+        "asking": vars(audited.asking) | {"answers": audited.asking.answers},
     }

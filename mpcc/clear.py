@@ -81,3 +81,8 @@ def arrays_of(tensors: Tensors) -> dict[str, NDArray[Any]]:
 def real_tensor(array: NDArray[Any]) -> torch.Tensor:
     """An output as the user gets it."""
     return torch.from_numpy(np.asarray(array)).to(torch.float32)
+
+
+def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """An output of whole numbers, as integers."""
+    return torch.round(tensor).to(torch.int64)

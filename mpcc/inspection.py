@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpcc.compiler.bundle.manifest import Manifest
+from mpcc.compiler.bundle.manifest import Manifest, OutputSpec
 from mpcc.compiler.cost import Network, Row
 from mpcc.compiler.findings import Alternative, Evidence
 from mpcc.compiler.protocols import PROTOCOLS, protocol_of
 from mpcc.compiler.ring.ir import RingGraph
+from mpcc.compiler.types import LABEL
+from mpcc.extraction import extraction
 
 if TYPE_CHECKING:
     from mpcc.program import Program
@@ -57,7 +59,7 @@ class Role:
 def inspection(program: Program, network: str | Path | Network | None = None) -> dict[str, object]:
     """All of it, ready for JSON; `network` as in `Program.cost`."""
     bundle, manifest = program.bundle, program.bundle.manifest
-    cost = program.cost(network)
+    cost, found = program.cost(network), extraction(bundle)
     summed = {
         f"by_{key}": [_row(key, r) for r in program.cost(network, by=key).rows]
         for key in ("layer", "operation", "primitive")
@@ -85,6 +87,7 @@ def inspection(program: Program, network: str | Path | Network | None = None) ->
         "shared": [asdict(t) for t in shared_tensors(bundle.ring)],
         "inputs": [asdict(i) for i in manifest.inputs],
         "outputs": [asdict(o) for o in manifest.outputs],
+        "extraction": vars(found) | {"answers": found.answers},
         "labels": {str(k): v for k, v in manifest.labels.items()},
         "cost": cost.to_json() | summed,
         "approximations": [asdict(a) for a in manifest.approximations],
@@ -185,11 +188,21 @@ def roles(program: Program) -> dict[str, Role]:
     shared = sum(t.bytes for t in shared_tensors(bundle.ring))
     private = sum(p.elements for p in manifest.private_weights) * element
     return {
-        "client": Role(counts["client"], shared, weights, tuple(f"the output {o.name}" for o in manifest.outputs)),
+        "client": Role(counts["client"], shared, weights, tuple(_told(o, manifest) for o in manifest.outputs)),
         "provider": Role(counts["provider"], private, None, _provider_learns(manifest)),
         **{role: Role(0, 0, 0, ("nothing",)) for role in protocol_of(manifest.protocol).roles[2:]},
         "everybody": Role(counts["public"], 0, None, tuple(everybody)),
     }
+
+
+def _told(output: OutputSpec, manifest: Manifest) -> str:
+    """An output, and how little of it."""
+    if output.clear:
+        return f"the output {output.name}"
+    if output.name == LABEL and output.whole:
+        return "the label: which logit is the largest, and no logit"
+    rounded = manifest.output_frac_bits is not None
+    return f"the output {output.name}" + (f", rounded to multiples of 2^-{output.frac_bits}" if rounded else "")
 
 
 def _provider_learns(manifest: Manifest) -> tuple[str, ...]:

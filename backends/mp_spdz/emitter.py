@@ -33,21 +33,22 @@ def emit(graph: RingGraph, *, protocol: str, truncation: str, title: str = "mpcc
     The text holds no weight and no name from the model.
     """
     hint = f"compile.py {' '.join(dialect_of(protocol).compile_options)}"
-    return _Emitter(graph, protocol_of(protocol)).emit(title, truncation, hint)
+    return _Emitter(graph, protocol_of(protocol), truncation).emit(title, hint)
 
 
 class _Emitter(Workspace):
-    def __init__(self, graph: RingGraph, protocol: MpSpdzProtocol) -> None:
+    def __init__(self, graph: RingGraph, protocol: MpSpdzProtocol, truncation: str) -> None:
         super().__init__()
-        self.graph, self.protocol = graph, protocol
+        self.graph, self.protocol, self.truncation = graph, protocol, truncation
         self.layout = layout_weights(graph)
         self.public_as_shares = False
+        self.rounds_outputs = False  # in a program whose truncations are probabilistic, some are to nearest
         self.input_lines: list[str] = []
         self.output_lines: list[str] = []
         self.inputs: list[str] = []
         self.outputs: list[str] = []
 
-    def emit(self, title: str, truncation: str, compile_hint: str) -> Source:
+    def emit(self, title: str, compile_hint: str) -> Source:
         for node in sorted((n for n in self.graph if n.op == "input"), key=lambda n: n.str_attr("name")):
             self._input(node)
         for node in self.graph:
@@ -59,10 +60,11 @@ class _Emitter(Workspace):
             title=title,
             protocol=self.protocol.name,
             domain=self.protocol.domain,
-            truncation=truncation,
+            truncation=self.truncation,
             parties=self.protocol.parties,
             compile_hint=compile_hint,
-            nearest=truncation == "nearest",
+            nearest=self.truncation == "nearest",
+            rounds_outputs=self.rounds_outputs,
             trunc=dialect_of(self.protocol.name).trunc,
             roles=self.protocol.roles,
             arrays=self.arrays,
@@ -135,7 +137,10 @@ class _Emitter(Workspace):
 
     def _trunc(self, node: RingNode) -> Operand:
         bits, width = node.int_attr("bits"), node.int_attr("width")
-        return self._unary(node, lambda x: f"trunc({x}, {bits}, {width})", shares=True)
+        alone = node.attr("variant") == "nearest" and self.truncation != "nearest"
+        self.rounds_outputs |= alone
+        name = "nearest" if alone else "trunc"
+        return self._unary(node, lambda x: f"{name}({x}, {bits}, {width})", shares=True)
 
     def _lt(self, node: RingNode) -> Operand:
         return self._unary(node, lambda x: f"less_than_zero({x}, {node.int_attr('bits')})", shares=True)

@@ -34,12 +34,16 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """An output: computed in MPC and revealed to the client, or (`clear`, `frac_bits` 0) by the client itself."""
+    """An output: computed in MPC and revealed to the client, or (`clear`, `frac_bits` 0) by the client itself.
+
+    One that is `whole` holds whole numbers: the positions of the largest logits.
+    """
 
     name: str
     shape: tuple[int, ...]
     frac_bits: int
     clear: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Manifest:
     alternatives: tuple[Alternative, ...] = ()  # forms of the program that were considered; empty: none but this one
     savings: tuple[Saving, ...] = ()  # what each pass saves; empty unless asked for
     numbers: tuple[PublicNumber, ...] = ()  # in the code of the model
+    output_frac_bits: int | None = None  # to which what is revealed was rounded inside MPC; None: it was not
 
     @property
     def private_elements(self) -> int:

@@ -34,8 +34,13 @@ def lower(graph: Graph, settings: Settings) -> Lowered:
     """Lower an MPC region whose leaves are inputs (client's or public), params and constants; outputs are revealed."""
     ctx = Context(Builder(settings.ring_bits), settings)
     values = _lower_nodes(ctx, graph, {})
-    outputs = [(name, ctx.b.reveal(ctx.at_scale(values[node]), name)) for name, node in graph.outputs]
+    outputs = [(name, ctx.b.reveal(_opened(ctx, values[node]), name)) for name, node in graph.outputs]
     return Lowered(ctx.b.graph(outputs), counted(ctx.applied))
+
+
+def _opened(ctx: Context, value: RingNode) -> RingNode:
+    """At the working scale, or at its own where that has fewer bits: positions, and what was rounded."""
+    return value if value.type.frac_bits <= ctx.f else ctx.at_scale(value)
 
 
 def _lower_nodes(ctx: Context, graph: Graph, values: dict[str, RingNode]) -> dict[str, RingNode]:

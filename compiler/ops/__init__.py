@@ -14,6 +14,7 @@ from mpcc.compiler.ops import (
     logic,
     masks,
     normalisation,
+    outputs,
     reduction,
     substitutes,
 )
@@ -31,6 +32,7 @@ _FAMILIES = (
     embedding,
     logic,
     masks,
+    outputs,
     clear,
 )
 

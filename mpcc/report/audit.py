@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from mpcc.audit import EACH, OPEN, Asking, Audit, Failure, Part
+from mpcc.audit import EACH, OPEN, Audit, Failure, Part
+from mpcc.extraction import Extraction
 from mpcc.report.program import evidence_table, low_rank_table, numbers_table
 from mpcc.report.tables import add, table_of
 from mpcc.sizes import size
@@ -103,14 +104,13 @@ def _told(audited: Audit) -> Table:
     for t in audited.told:
         coded = "" if t.coded is None else f"{t.coded:,.0f}"
         add(table, t.what, f"{t.count:,}", f"{t.at_most:,.0f}", coded, t.how)
-    private = audited.asking.private_numbers * audited.bundle.manifest.weight_frac_bits
     add(
         table,
         "all",
         "",
         f"{audited.told_at_most:,.0f}",
         f"{audited.told_coded:,.0f}",
-        f"the weights themselves: {private:,} fractional bits",
+        f"of {audited.asking.weight_bits:,} bits that the weights hold",
     )
     return table
 
@@ -120,7 +120,7 @@ def _failure(found: Failure) -> Sequence[str]:
     if not found.local_truncations:
         return ("No truncation can fail.",)
     return (
-        f"{found.local_truncations:,} elements are truncated locally; the chance that one of them fails in an inference:",
+        f"{found.local_truncations:,} elements are truncated locally; the chance that one fails in an inference:",
         f"  at most {_power(found.like_calibration)} for inputs like the calibration's (its author's word)",
         f"  at most {_power(found.at_bounds)} for any input whose values keep within the bounds",
     )
@@ -130,12 +130,12 @@ def _power(probability: float) -> str:
     return f"2^{math.log2(probability):.1f}" if probability > 0 else "0"
 
 
-def _asking(found: Asking) -> Sequence[str]:
-    if not found.private_numbers or not found.numbers_per_answer:
+def _asking(found: Extraction) -> Sequence[str]:
+    if found.answers is None:
         return ()
     return (
-        f"Each answer tells the client {found.numbers_per_answer:,} numbers, {found.bits_per_answer:,} bits at most, that "
-        f"depend on {found.private_numbers:,} private ones.",
-        "It may share what it likes in place of what it should have computed, and enough answers give weights away:",
-        "docs/security.md has a measured example.",
+        f"An answer tells the client {found.answer_bits:,} bits at most that depend on the private weights, and "
+        f"{found.answers:,} answers as many as these hold.",
+        "The client may share what it likes in place of what it should have computed: whoever answers enough requests",
+        "gives weights away (docs/security.md has a measured example).",
     )

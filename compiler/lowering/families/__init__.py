@@ -8,6 +8,7 @@ from mpcc.compiler.lowering.families import (
     layout,
     linear,
     normalisation,
+    outputs,
     reduction,
     substitutes,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "layout",
     "linear",
     "normalisation",
+    "outputs",
     "reduction",
     "substitutes",
 ]
