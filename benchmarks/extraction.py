@@ -25,6 +25,12 @@ from mpcc.program import Program
 
 WIDTH, LENGTH, VOCABULARY = 64, 16, 500
 HEAD = "classifier"
+ANSWERS: Mapping[str, Mapping[str, object]] = {
+    "logits": {},
+    "logits of 6 fractional bits": {"output_frac_bits": 6},
+    "logits of 2 fractional bits": {"output_frac_bits": 2},
+    "the label only": {"output": "label"},
+}
 Floats = NDArray[np.float64]
 
 
@@ -73,48 +79,49 @@ def compiled(classifier: BertForSequenceClassification, **choices: Any) -> Progr
         )
 
 
-def asked(program: Program, inputs: list[Mapping[str, torch.Tensor]]) -> tuple[Floats, Floats]:
-    """(what the client shared, what it was answered), a row for each request."""
-    shared = [np.concatenate([v.ravel() for v in program.prepared(i).request.values.values()]) for i in inputs]
-    answers = [program.run(i, engine="emulator").outputs["logits"].numpy().ravel() for i in inputs]
-    return np.array(shared, np.float64), np.array(answers, np.float64)
+def shared_by(program: Program, inputs: list[Mapping[str, torch.Tensor]]) -> Floats:
+    """What the client shares, which it knows: a row for each request, with a 1 for the bias."""
+    rows = [np.concatenate([v.ravel() for v in program.prepared(i).request.values.values()]) for i in inputs]
+    return np.hstack([np.array(rows, np.float64), np.ones((len(rows), 1))])
+
+
+def answers_of(program: Program, inputs: list[Mapping[str, torch.Tensor]]) -> Floats:
+    """What it is answered: logits, or 1 for the label and -1 for the others."""
+    answers = [program.run(i, engine="emulator").outputs for i in inputs]
+    if "label" in answers[0]:
+        return np.array([2.0 * np.eye(2)[int(a["label"])] - 1 for a in answers])
+    return np.array([a["logits"].numpy().ravel() for a in answers], np.float64)
 
 
 def fitted(shared: Floats, answers: Floats) -> Floats:
     """[width + 1, labels]: the weights, and the bias in the last row, that explain the answers best."""
-    known = np.hstack([shared, np.ones((len(shared), 1))])
-    return np.linalg.lstsq(known, answers, rcond=None)[0]
+    return np.linalg.lstsq(shared, answers, rcond=None)[0]
 
 
 def compared(head: Floats, classifier: BertForSequenceClassification, fresh: Floats) -> Found:
-    """The head that was found beside the true one; `fresh` are values that were not asked about."""
+    """The head that was found beside the true one; `fresh` is what requests would share that nobody made."""
     own = classifier.classifier
     true = np.vstack([own.weight.detach().numpy().T, own.bias.detach().numpy()[None]]).astype(np.float64)
     error = np.abs(head - true) / np.abs(true).max()
-    known = np.hstack([fresh, np.ones((len(fresh), 1))])
-    same = (known @ head).argmax(1) == (known @ true).argmax(1)
+    same = (fresh @ head).argmax(1) == (fresh @ true).argmax(1)
     return Found(float(error.max()), float(error.mean()), float(same.mean()))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--requests", type=int, nargs="+", default=[70, 80, 160])
+    parser.add_argument("--requests", type=int, nargs="+", default=[80, 160, 640])
     numbers = parser.parse_args().requests
     classifier = model()
-    program = compiled(classifier)
-    shared, answers = asked(program, requests(max(numbers), seed=2))
-    fresh = np.array(
-        [
-            np.concatenate([v.ravel() for v in program.prepared(i).request.values.values()])
-            for i in requests(200, seed=3)
-        ]
-    )
-    private = program.bundle.manifest.private_elements
-    print(f"a head of {private} private numbers on a public body of width {WIDTH}; answers: logits")
-    print("requests  largest error  mean error  same labels")
-    for number in numbers:
-        found = compared(fitted(shared[:number], answers[:number]), classifier, fresh)
-        print(f"{number:8}  {found.largest_error:13.2%}  {found.mean_error:10.2%}  {found.same_labels:11.1%}")
+    inputs, unasked = requests(max(numbers), seed=2), requests(500, seed=3)
+    print("| answers | requests | largest error of a weight | mean error | labels of a copy equal |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, choices in ANSWERS.items():
+        program = compiled(classifier, **choices)
+        shared, answers, fresh = shared_by(program, inputs), answers_of(program, inputs), shared_by(program, unasked)
+        for number in numbers:
+            found = compared(fitted(shared[:number], answers[:number]), classifier, fresh)
+            errors = "| | |" if "label" in name else f"| {found.largest_error:.2%} | {found.mean_error:.2%} |"
+            print(f"| {name} | {number} {errors} {found.same_labels:.1%} |", flush=True)
 
 
 if __name__ == "__main__":
