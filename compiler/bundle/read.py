@@ -33,6 +33,7 @@ from mpcc.compiler.bundle.contents import (
     ClientPart,
 )
 from mpcc.compiler.bundle.files import digest_of, path_pair
+from mpcc.compiler.bundle.limits import LARGEST_IR, LARGEST_TEXT
 from mpcc.compiler.bundle.manifest import COPY_AGAIN, Manifest, from_text, own_digests
 from mpcc.compiler.errors import BundleError, InternalError
 from mpcc.compiler.graph.ir import Graph
@@ -118,7 +119,7 @@ def _check_digests(digests: Mapping[str, str], where: str) -> None:
 
 def _source(path: Path, digests: Mapping[str, str]) -> str:
     try:
-        content = path.read_bytes()
+        content = _content(path, LARGEST_TEXT)
     except OSError as error:
         raise BundleError(f"cannot read the program: {error.strerror}", where=str(path)) from None
     if hashlib.sha256(content).hexdigest() != digests[SOURCE_KEY]:
@@ -135,7 +136,7 @@ def _source(path: Path, digests: Mapping[str, str]) -> str:
 
 def _text(folder: Path, name: str) -> str:
     try:
-        return _regular(folder / name).read_text("utf-8")
+        return _content(folder / name, LARGEST_IR if name.endswith(".ir") else LARGEST_TEXT).decode("utf-8")
     except UnicodeDecodeError:
         raise _corrupt(f"{folder.name}/{name}", "it is not text") from None
     except OSError as error:
@@ -147,6 +148,14 @@ def _regular(path: Path) -> Path:
     if path.exists() and not path.is_file():
         raise OSError(0, "it is not a file")
     return path
+
+
+def _content(path: Path, most: int) -> bytes:
+    with _regular(path).open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(0, f"it is larger than {most} bytes")
+    return content
 
 
 def _unreadable(folder: Path, name: str, error: OSError) -> BundleError:
