@@ -28,7 +28,8 @@ def check_bundle(bundle: Bundle, name: str) -> None:
     """
     manifest, where = bundle.manifest, f"{name}/{MANIFEST}"
     _check_choices(manifest, where)
-    _check_inputs(manifest, bundle.graph, where)
+    if not manifest.reduced:
+        _check_inputs(manifest, bundle.graph, where)
     _check_ring(manifest, bundle.ring, where)
     check_weights(manifest.public_weights, bundle.public, f"{name}/public/{WEIGHTS}")
     _agree({n for n, _ in bundle.graph.outputs} == {o.name for o in manifest.outputs}, "the outputs", GRAPH, where)
