@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,8 @@ from mpcc.compiler.bundle.streams import in_order, stream
 from mpcc.compiler.errors import BundleError
 from mpcc.runtime.deployment import Deployment
 from mpcc.runtime.engine import Arrays, Int64, Request
+from mpcc.runtime.parties.agreement import Parts
+from mpcc.runtime.program_digest import program_parts
 
 if TYPE_CHECKING:
     from mpcc.compiler.bundle.manifest import Placed
@@ -27,6 +29,7 @@ class Emitted:
 
     `layout` is a digest of where which weight stands, `private_elements` the number of ring elements of the provider,
     `client_elements` that of one request; `outputs` names what the client receives, with the ring elements of each.
+    `parts` are what all roles have to have in common (`program_parts`).
     """
 
     source: str
@@ -36,6 +39,7 @@ class Emitted:
     private_elements: int
     client_elements: int
     outputs: tuple[tuple[str, int], ...]
+    parts: Parts = field(default_factory=dict)
 
 
 def emitted(program: Deployment) -> Emitted:
@@ -61,6 +65,7 @@ def emitted(program: Deployment) -> Emitted:
         manifest.private_elements,
         sum(n.type.elements for n in program.ring if n.op == "input"),
         tuple((o.name, int(np.prod(o.shape, dtype=np.int64))) for o in manifest.outputs if not o.clear),
+        program_parts(program),
     )
 
 

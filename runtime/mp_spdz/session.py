@@ -10,8 +10,9 @@ Every party runs in a folder of its own with nothing of another's in it:
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,13 @@ from mpcc.runtime.mp_spdz.build import INFER, PROVISION, SERVE, compile_source, 
 from mpcc.runtime.mp_spdz.counters import Timer, check_counts, counts_of, inference, total
 from mpcc.runtime.mp_spdz.emitted import Emitted
 from mpcc.runtime.mp_spdz.home import NAME, Home, find_home, party_binary, setup_of
+from mpcc.runtime.parties.agreement import part
 from mpcc.runtime.parties.folders import environment, working_folder
 from mpcc.runtime.parties.keys import install, write_private
-from mpcc.runtime.parties.processes import Limits, Party, run_parties
+from mpcc.runtime.parties.linked import plan_of, run_tunnelled
+from mpcc.runtime.parties.processes import Limits, Party, free_ports, run_parties
 from mpcc.runtime.parties.requests import Answers, Feeder
+from mpcc.runtime.parties.routes import mp_spdz_routes, ports_needed
 from mpcc.runtime.parties.site import Site, local_site
 from mpcc.runtime.parties.watchdog import Watchdog
 
@@ -63,7 +67,7 @@ def provision(
                 _give(party, head if party.role == "provider" and head is not None else np.zeros(0, np.int64))
             on_stage("provision")
             try:
-                run_parties(parties, watchdog, environment(), limits or Limits(), here.addresses)
+                _run_parties(program, parties, here, found, watchdog, limits, PROVISION)
             except EngineError as error:
                 states.check_room(state, error)
                 raise
@@ -156,23 +160,26 @@ def serve(
             for role in here.identities
         ]
         own = weights if state is None else None
-        answers = _run(program, parties, requests, own, here, watchdog, limits, on_stage, on_answer)
+        on_stage("run")
+        with _fed(program, parties, requests, own, on_answer) as (answers, watch):
+            _run_parties(program, parties, here, found, watchdog, limits, mode, watch)
+            watch()
         on_stage("read")
         return _served(program, parties, answers, seconds, state is not None)
 
 
-def _run(
+@contextlib.contextmanager
+def _fed(
     program: Emitted,
     parties: Sequence[Party],
     requests: Iterable[Int64] | None,
     weights: Int64 | None,
-    site: Site,
-    watchdog: Watchdog,
-    limits: Limits | None,
-    on_stage: OnStage,
     on_answer: OnAnswer,
-) -> Answers | None:
-    """Run the parties, feeding the client's; what it received (None if it is not here)."""
+) -> Iterator[tuple[Answers | None, Callable[[], None]]]:
+    """Give every party its input, the client's one request after the other.
+
+    What the client receives (None if it is not here), and what has to be called again and again while they run.
+    """
     feeder, answers = None, None
     try:
         for party in parties:
@@ -190,13 +197,40 @@ def _run(
                 feeder.check()
                 answers.collect()
 
-        on_stage("run")
-        run_parties(list(parties), watchdog, environment(), limits or Limits(), site.addresses, watch)
-        watch()
-        return answers
+        yield answers, watch
     finally:
         if feeder is not None:
             feeder.close()
+
+
+def _run_parties(
+    program: Emitted,
+    parties: list[Party],
+    site: Site,
+    home: Home,
+    watchdog: Watchdog,
+    limits: Limits | None,
+    mode: str,
+    watch: Callable[[], None] = lambda: None,
+) -> None:
+    """Run the parties to their end; one that is alone on this host behind a tunnel.
+
+    Inside the tunnel they speak MP-SPDZ's own TLS, since MP-SPDZ listens on every interface: who finds that port gets
+    no further than the handshake.
+    """
+    if site.addresses is None:
+        return run_parties(parties, watchdog, environment(), limits or Limits(), watch=watch)
+    (party,) = parties
+    roles = setup_of(program.protocol).roles
+    routes = mp_spdz_routes(party.player, len(roles), free_ports(ports_needed(party.player)))
+    parts = {
+        **program.parts,
+        "source": part(program.source.encode()),
+        "engine": part(f"{NAME} {home.release}".encode()),
+        "use of --provision and --state": part(mode.encode()),
+    }
+    plan = plan_of(site, party, roles, parts, routes)
+    return run_tunnelled(party, watchdog, limits or Limits(), plan, watch)
 
 
 # ** the parties' folders **

@@ -1,4 +1,4 @@
-"""The connections of a process, as the system tells: who is at their other ends, and whether one is closed there.
+"""The connections of a process, as the system tells: whether one is closed at its other end.
 
 A party that waits for its own input does not notice that another one is gone.
 """
@@ -6,14 +6,11 @@ A party that waits for its own input does not notice that another one is gone.
 from __future__ import annotations
 
 import contextlib
-import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-_ESTABLISHED, _CLOSE_WAIT = "01", "08"  # the latter: the other end has closed, this one has not
+_CLOSE_WAIT = "08"  # the other end has closed, this one has not
 _SOCKET = "socket:["
-Address = tuple[str, int]
 
 
 def peer_gone(pid: int) -> bool:
@@ -25,29 +22,12 @@ def peer_gone(pid: int) -> bool:
         return False
 
 
-def remote_ends(pid: int) -> set[Address] | None:
-    """IPv4 address and port at the other end of a process's connections; None where the system does not tell."""
-    if not Path(f"/proc/{pid}/net/tcp").exists():
-        return None
-    try:
-        own, rows = _sockets(pid), list(_table(pid, "tcp"))
-    except OSError:
-        return None
-    return {_address(fields[2]) for fields in rows if fields[3] == _ESTABLISHED and fields[9] in own}
-
-
 def _table(pid: int, *names: str) -> Iterator[list[str]]:
     """The lines of the system's tables of connections, in fields."""
     for name in names:
         with contextlib.suppress(FileNotFoundError):
             for line in Path(f"/proc/{pid}/net/{name}").read_text("ascii").splitlines()[1:]:
                 yield line.split()
-
-
-def _address(text: str) -> Address:
-    """From the form of /proc/net/tcp: the address as a native 32-bit word and the port, in hexadecimal."""
-    word, _, port = text.partition(":")
-    return socket.inet_ntoa(int(word, 16).to_bytes(4, sys.byteorder)), int(port, 16)
 
 
 def _sockets(pid: int) -> set[str]:

@@ -22,6 +22,7 @@ _TAKEN = "Binding to socket"  # what MP-SPDZ says, and then tries again for ten 
 _STARTED = "Starting timer"  # every emitted program starts a timer first: the parties are connected
 # what a party says when it failed because another one had
 _CONSEQUENCES = ("communication", "another party", "encountered a problem", "connect", "stream truncated")
+_CONSEQUENCE = 2  # a party has lost another one
 _MIXED = "the stored shares of the parties are not of one provisioning"  # what the emitted program says
 _DEALER = "dealer"  # it holds no share, so the mark behind them always comes out wrong there
 _NUMBER = re.compile(r"\d{6,}")
@@ -32,6 +33,10 @@ _CPU_STEP = 0.02  # seconds that count as progress
 
 class PortTaken(Exception):
     """Another process has one of the ports: try others."""
+
+
+class Consequence(EngineError):
+    """A party failed because it has lost another one."""
 
 
 @dataclass(frozen=True)
@@ -97,20 +102,17 @@ def run_parties(
 ) -> None:
     """Run all parties to their end; every process is gone when this returns or raises.
 
-    A file `hosts` with everybody's address is written into each party's folder: `addresses` (host:port by player), or
-    this machine with free ports if all parties run here. `watch` is called again and again while they run.
+    A file `hosts` with everybody's address is written into each party's folder: `addresses` by player, or this machine
+    with free ports if all parties run here. `watch` is called again and again while they run.
     EngineError if a party fails or none makes progress; its message names the role and the party's last line.
     """
     if addresses is not None:
         try:
             _run_once(parties, addresses, watchdog, env, limits, watch)
         except PortTaken:
-            own = [addresses[p.player] for p in parties]
-            raise EngineError(
-                "the port is in use by another process",
-                where=", ".join(own),
-                todo="end that process, or choose another port in the file of hosts (every party needs the same file)",
-            ) from None
+            where = ", ".join(addresses[p.player] for p in parties)
+            todo = "start all parties again: they choose other ports"
+            raise EngineError("another process has taken a port that was free", where=where, todo=todo) from None
         return
     for _ in range(PORT_ATTEMPTS):
         ports = free_ports(len(parties))
@@ -153,12 +155,12 @@ def _supervise(parties: list[Party], limits: Limits, watch: Callable[[], None]) 
     begin = moved = time.monotonic()
     seen, pause, connected = _activity(parties), 0.002, False
     while True:
-        watch()
         codes = [p.process.poll() for p in parties if p.process is not None]
-        if any(codes):
-            _raise_failure(parties)
         if all(code == 0 for code in codes):
             return
+        watch()
+        if any(codes):
+            _raise_failure(parties)
         now, activity = time.monotonic(), _activity(parties)
         if activity[0] != seen[0] or abs(activity[1] - seen[1]) >= _CPU_STEP:
             seen, moved = activity, now
@@ -188,17 +190,18 @@ def _raise_failure(parties: list[Party]) -> None:
     culprit = min(failed, key=_suspicion)
     if any(_has(p.stdout, _MIXED) for p in parties if p.role != _DEALER):
         raise EngineError(_MIXED, where=f"the {culprit.role}'s state", todo="provision again, all parties together")
-    raise EngineError(
+    kind = Consequence if _suspicion(culprit) == _CONSEQUENCE else EngineError
+    raise kind(
         f"the {culprit.role} {_ending(culprit)}; its last line: {culprit.last_line()}",
         where=f"party {culprit.player}",
     )
 
 
 def _suspicion(party: Party) -> int:
-    """Lower is more likely to be the cause of a failure: 0 killed from outside, 1 its own error, 2 lost its peer."""
+    """Lower is more likely to be the cause of a failure: 0 killed from outside, 1 its own error, _CONSEQUENCE."""
     code = party.process.returncode if party.process is not None else 0
     if code == -signal.SIGABRT or code > 0:
-        return 1 + any(word in party.last_line() for word in _CONSEQUENCES)
+        return _CONSEQUENCE if any(word in party.last_line() for word in _CONSEQUENCES) else 1
     return 0
 
 
@@ -223,7 +226,7 @@ def _check_connections(parties: list[Party]) -> None:
     """Report a party that waits for what will never come."""
     for party in parties:
         if party.process is not None and peer_gone(party.process.pid):
-            raise EngineError(
+            raise Consequence(
                 f"the {party.role} failed: another party has closed its connection",
                 where=f"party {party.player}",
                 todo="see what the other parties say",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mpcc.runtime.parties.link import Reason
 
-_SAME_PROGRAM = "give every party its part of the same program, and the same version of mpcc"
+_SAME_PROGRAM = "give every party its part of the same program and the same mpcc, and start them all alike"
 _SAME_KEYS = "give every party the same certificates, and compare their fingerprints"
 
 

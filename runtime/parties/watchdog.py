@@ -53,7 +53,9 @@ class Watchdog:
         return process
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
-        """End a process and all that it started, and wait until it is gone."""
+        """End a process and all that it started, and wait until it is gone; nothing if that was done."""
+        if process.pid not in self.groups:
+            return
         kill_group(process.pid)
         process.wait()
         self.groups.discard(process.pid)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import socket
 import tempfile
 import time
 from dataclasses import replace
@@ -268,7 +269,16 @@ def test_the_disk_is_full(home, state, monkeypatch, name):
 
 
 def test_the_port_is_in_use(work, state):
-    behaviour = "say('Binding to socket on host:1 failed (Address already in use)', sys.stderr); time.sleep(60)"
-    site = replace(local_site(ROLES), addresses=("127.0.0.1:6001", "127.0.0.1:6002", "127.0.0.1:6003"))
-    with pytest.raises(EngineError, match=r"the port is in use by another process; at 127\.0\.0\.1:6001"):
-        run(make_home(work.parent / "busy", behaviour), state, site=site)
+    """Another process has the public port."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        one = local_site(ROLES)
+        site = replace(
+            one,
+            identities={"client": one.identities["client"]},
+            addresses=(f"127.0.0.1:{port}", "127.0.0.1:6002", "127.0.0.1:6003"),
+        )
+        with pytest.raises(EngineError, match=rf"the port cannot be used: .*; at 127\.0\.0\.1:{port}"):
+            run(make_home(work.parent / "busy", "session()"), state, site=site)
