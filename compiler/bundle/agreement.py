@@ -29,7 +29,8 @@ def check_bundle(bundle: Bundle, name: str) -> None:
     _check_choices(manifest, where)
     for file, graph in ((GRAPH, bundle.graph), (MPC, bundle.mpc)):
         check_graph_size(graph, f"{name}/{file}")
-    _check_inputs(manifest, bundle.graph, where)
+    if not manifest.reduced:
+        _check_inputs(manifest, bundle.graph, where)
     check_ring_size(bundle.ring, f"{name}/{RING}")
     _check_ring(manifest, bundle.ring, where)
     check_weights(manifest.public_weights, bundle.public, f"{name}/public/{WEIGHTS}")

@@ -19,6 +19,7 @@ from mpcc.compiler.bundle.agreement import check_bundle, check_client, check_wei
 from mpcc.compiler.bundle.contents import (
     CLIENT_FILES,
     GRAPH,
+    HELPER_FILES,
     MANIFEST,
     MPC,
     OPTIONAL_FILES,
@@ -58,21 +59,24 @@ def load(path: str | Path, roles: Iterable[str] | None = None) -> Bundle:
     if not source_path.exists() and not folder.exists():
         raise BundleError("no such program", where=str(source_path))
     manifest, digests = from_text(_text(folder, MANIFEST), f"{folder.name}/{MANIFEST}")
-    _check_digests(digests, f"{folder.name}/{MANIFEST}")
+    _check_digests(digests, f"{folder.name}/{MANIFEST}", reduced=manifest.reduced)
     wanted = set(roles) if roles is not None else {r for r in ROLES if (folder / r).is_dir()}
     if unknown := sorted(wanted - set(ROLES)):
         raise BundleError(f"there is no role {unknown[0]!r}", todo=f"roles: {', '.join(ROLES)}")
+    if manifest.reduced and wanted:
+        raise BundleError(f"this is the helper's part of the program, not the {min(wanted)}'s", where=str(folder))
     reader = _Reader(folder, digests)
+    mpc: Graph = reader.parsed(MPC, parse_graph)
     source = _source(source_path, digests)
     bundle = Bundle(
         manifest,
         source,
-        reader.parsed(GRAPH, parse_graph),
+        mpc if manifest.reduced else reader.parsed(GRAPH, parse_graph),
         reader.parsed(RING, _verified_ring),
         reader.arrays(f"public/{WEIGHTS}"),
         _client(reader, manifest) if "client" in wanted else None,
         _provider(reader, manifest) if "provider" in wanted else None,
-        reader.parsed(MPC, parse_graph),
+        mpc,
     )
     check_bundle(bundle, folder.name)
     return bundle
@@ -101,12 +105,12 @@ def _provider(reader: _Reader, manifest: Manifest) -> Arrays:
     return tensors
 
 
-def _check_digests(digests: Mapping[str, str], where: str) -> None:
+def _check_digests(digests: Mapping[str, str], where: str, *, reduced: bool) -> None:
     """The files that have a digest are those that a bundle has: no other name is ever used as a path."""
-    needed = SHARED_FILES | CLIENT_FILES | {SOURCE_KEY}
+    needed = (HELPER_FILES if reduced else SHARED_FILES | CLIENT_FILES) | {SOURCE_KEY}
     if missing := sorted(needed - set(digests)):
         raise BundleError(f"the manifest is corrupt: no digest of {missing[0]}", where=where, todo=COPY_AGAIN)
-    if unknown := sorted(set(digests) - needed - OPTIONAL_FILES):
+    if unknown := sorted(set(digests) - needed - (frozenset() if reduced else OPTIONAL_FILES)):
         raise BundleError(
             f"the manifest is corrupt: a bundle has no file {unknown[0][:60]!r}", where=where, todo=COPY_AGAIN
         )

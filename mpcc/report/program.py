@@ -42,9 +42,12 @@ def show_program(console: Console, program: Program, network: str | Network | No
         )
     numbers = [numbers_table(manifest.numbers)] if manifest.numbers else []
     low_rank = [low_rank_table(manifest.low_rank)] if manifest.low_rank else []
-    for table in (_signature(program), evidence_table(manifest.evidence), *numbers, *low_rank, _roles(program)):
-        console.print()
-        console.print(table)
+    if manifest.reduced:
+        console.print("the helper's part: it does not say what the model is, takes or tells", markup=False)
+    else:
+        for table in (_signature(program), evidence_table(manifest.evidence), *numbers, *low_rank, _roles(program)):
+            console.print()
+            console.print(table)
     for key in keys:
         console.print()
         console.print(_costs(program, network, key))
