@@ -77,7 +77,7 @@ class Failure:
     """
 
     local_truncations: int
-    like_calibration: float
+    like_calibration: float | None  # None in a part that does not say
     at_bounds: float
 
 
@@ -127,9 +127,14 @@ def audit(program: Program, protocol: Protocol | None = None) -> Audit:
         _everybody(bundle, rows),
         _opened(bundle),
         rows,
-        Failure(local_elements(bundle.ring), bundle.manifest.failure_probability, failure_at_bounds(bundle.ring)),
+        _failure(bundle),
         extraction(bundle),
     )
+
+
+def _failure(bundle: Bundle) -> Failure:
+    like = None if bundle.manifest.reduced else bundle.manifest.failure_probability
+    return Failure(local_elements(bundle.ring), like, failure_at_bounds(bundle.ring))
 
 
 def check(program: Program) -> None:
@@ -194,15 +199,15 @@ def _of_requests(bundle: Bundle) -> tuple[str, ...]:
 
 
 def _everybody(bundle: Bundle, rows: Sequence[Told]) -> tuple[str, ...]:
-    manifest = bundle.manifest
-    learns = [
-        "architecture, names, shapes, labels; the same shape for every request",
-        "the public weights, and which weights are private",
-        f"about the private weights: at most {math.ceil(sum(t.at_most for t in rows)):,} bits, counted below",
-    ]
-    if manifest.numbers:
-        learns.insert(2, "the numbers in the model's code, listed below")
-    return tuple(learns)
+    bits = f"about the private weights: at most {math.ceil(sum(t.at_most for t in rows)):,} bits, counted below"
+    program = "the program inside MPC, with its names, shapes and bounds, the same for every request"
+    if bundle.manifest.reduced:
+        return program, f"{bits}; client and provider are told more"
+    return (
+        program,
+        "client and provider: architecture, labels, public weights, and all evidence and numbers below",
+        bits,
+    )
 
 
 def _opened(bundle: Bundle) -> tuple[Opened, ...]:
@@ -231,6 +236,7 @@ def audit_json(audited: Audit, role: str | None = None) -> dict[str, object]:
             "truncation": manifest.truncation,
             "profile": manifest.profile,
             "output": manifest.output,
+            "reduced": manifest.reduced,
         },
         "digest": audited.digest,
         "digest_parts": dict(audited.digest_parts),

@@ -31,6 +31,7 @@ from mpcc.compiler.fixed import VALUE_BITS
 from mpcc.compiler.protocols import PROTOCOLS
 from mpcc.compiler.ring.ir import RingGraph, RingNode
 from mpcc.compiler.ring.rules import PRIMITIVES
+from mpcc.passes.ring.choose_truncations import local_elements
 
 LOWEST_EXPONENT = -8  # of a calibrated bound: no smaller one leaves the compiler
 MOST_STATISTICS = (
@@ -128,7 +129,7 @@ def _weights_bound(ring: RingGraph) -> Told:
 def _truncations(manifest: Manifest, ring: RingGraph) -> Told:
     """A truncation is local or not; one that was left out, since it was not local, stood after a product."""
     placed = [n for n in _nodes(ring) if n.op == "trunc" and n.attr("variant") != "nearest"]
-    if not PROTOCOLS[manifest.protocol].local_truncation or not manifest.local_truncations:
+    if not PROTOCOLS[manifest.protocol].local_truncation or not local_elements(ring):
         return Told("local truncations", 0, 0.0, 0.0, "")
     read = {name for n in placed for name in n.inputs}
     products = [n for n in _nodes(ring) if PRIMITIVES[n.op].kind == "product" and n.name not in read]

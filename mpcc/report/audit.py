@@ -24,7 +24,11 @@ def show_audit(console: Console, audited: Audit, role: str | None = None) -> Non
     console.print(f"{manifest.architecture or 'model'}, compiled by mpcc {manifest.mpcc}: {whose}", markup=False)
     console.print(f"protocol {audited.protocol.name}: {audited.protocol.security}", markup=False)
     console.print("The files pass the checks that every role makes before a run; nothing of them was run.")
-    tables = [_given(audited, role), _opened(audited), _learns(audited, role), evidence_table(manifest.evidence)]
+    tables = [_given(audited, role), _opened(audited), _learns(audited, role)]
+    if manifest.reduced:
+        console.print("This is the helper's part: it does not say what the model is, takes or tells.")
+    else:
+        tables.append(evidence_table(manifest.evidence))
     tables += [numbers_table(manifest.numbers)] if manifest.numbers else []
     tables += [low_rank_table(manifest.low_rank)] if manifest.low_rank else []
     for table in (*tables, _told(audited)):
@@ -110,7 +114,7 @@ def _told(audited: Audit) -> Table:
         "",
         f"{audited.told_at_most:,.0f}",
         f"{audited.told_coded:,.0f}",
-        f"of {audited.asking.weight_bits:,} bits that the weights hold",
+        f"of {audited.asking.weight_bits:,} bits that the weights hold" if audited.asking.weight_bits else "",
     )
     return table
 
@@ -119,9 +123,10 @@ def _told(audited: Audit) -> Table:
 def _failure(found: Failure) -> Sequence[str]:
     if not found.local_truncations:
         return ("No truncation can fail.",)
+    like = "not told here" if found.like_calibration is None else f"at most {_power(found.like_calibration)}"
     return (
         f"{found.local_truncations:,} elements are truncated locally; the chance that one fails in an inference:",
-        f"  at most {_power(found.like_calibration)} for inputs like the calibration's (its author's word)",
+        f"  {like} for inputs like the calibration's (its author's word)",
         f"  at most {_power(found.at_bounds)} for any input whose values keep within the bounds",
     )
 
