@@ -44,7 +44,7 @@ class Found:
 
 
 def model() -> BertForSequenceClassification:
-    """A small classifier with weights of its own in every layer."""
+    """A small classifier with weights of its own in every layer, which gives both labels about equally often."""
     torch.manual_seed(0)
     config = BertConfig(
         num_hidden_layers=2,
@@ -55,7 +55,11 @@ def model() -> BertForSequenceClassification:
         max_position_embeddings=2 * LENGTH,
         initializer_range=0.2,
     )
-    return BertForSequenceClassification(config).eval()
+    classifier = BertForSequenceClassification(config).eval()
+    with torch.no_grad():
+        logits = torch.cat([classifier(**i).logits for i in requests(200, seed=4)])
+        classifier.classifier.bias[0] -= (logits[:, 0] - logits[:, 1]).median()
+    return classifier
 
 
 def requests(number: int, seed: int) -> list[Mapping[str, torch.Tensor]]:
@@ -113,6 +117,10 @@ def main() -> None:
     numbers = parser.parse_args().requests
     classifier = model()
     inputs, unasked = requests(max(numbers), seed=2), requests(500, seed=3)
+    first = answers_of(compiled(classifier, **ANSWERS["the label only"]), unasked).argmax(1).mean()
+    print(
+        f"a private head of {2 * (WIDTH + 1)} numbers; {max(first, 1 - first):.1%} of the labels are the commoner one\n"
+    )
     print("| answers | requests | largest error of a weight | mean error | labels of a copy equal |")
     print("| --- | --- | --- | --- | --- |")
     for name, choices in ANSWERS.items():

@@ -59,12 +59,13 @@ class Told:
 def told(manifest: Manifest, ring: RingGraph) -> tuple[Told, ...]:
     """Everything that the shared files of a program tell about the private weights; kinds of which there is none are
     left out."""
+    operations = _operations(ring)
     rows = (
-        _magnitudes(manifest, ring),
-        _domains(manifest, ring),
+        _magnitudes(operations),
+        _domains(operations),
         _weights_bound(ring),
         _truncations(manifest, ring),
-        _forms(manifest.alternatives, ring),
+        _forms(manifest.alternatives),
         _savings(manifest),
         _failure(manifest),
         _ranks(manifest.low_rank),
@@ -81,43 +82,44 @@ def entropy(values: Iterable[Hashable]) -> float:
 
 
 # ** what calibration found **
-def _magnitudes(manifest: Manifest, ring: RingGraph) -> Told:
-    """Results of operations that compute, and what the client shares: moved data has the bound of its origin."""
-    approximated = _approximated(manifest)
-    bounds, bits = [], 0.0
-    for node in _results(ring):
-        exponent = math.log2(node.type.bound) if node.type.bound > 0 else 0.0
-        whole = abs(2 * exponent - round(2 * exponent)) < 1e-6
-        bounds.append(node.type.bound)
-        # the bound of a form, such as 1.01 for tanh, follows from the form
-        fine = not whole and node.origin.graph_op not in approximated
-        bits += FINE_BITS if fine else math.log2(max(VALUE_BITS - node.type.frac_bits - LOWEST_EXPONENT + 1, 1))
-    how = f"a power of two each, 2^{LOWEST_EXPONENT} to what the ring holds"
-    return Told("bounds of results", len(bounds), bits, entropy(bounds), how)
+@dataclass(frozen=True)
+class _Operation:
+    """An operation of the graph in MPC that computes, or what the client shares: `result` is its last node."""
+
+    result: RingNode
+    approximated: bool  # a form made of several products and comparisons stands in for it
 
 
-def _results(ring: RingGraph) -> list[RingNode]:
-    """The last node of every operation of the graph in MPC that computes, bodies of loops once."""
+def _operations(ring: RingGraph) -> list[_Operation]:
+    """Bodies of loops once; what only moves data has the bound of its origin."""
     last: dict[str, RingNode] = {}
-    computing: set[str] = set()
+    steps: dict[str, int] = {}
     for node in _nodes(ring):
-        if node.op == "input" or PRIMITIVES[node.op].kind in _COMPUTES:
-            computing.add(node.origin.node)
+        name, kind = node.origin.node, PRIMITIVES[node.op].kind
+        if node.op == "input" or kind in _COMPUTES:
+            steps[name] = steps.get(name, 0) + (kind in ("product", "non-linear"))
         if node.op not in ("const", "param", "reveal", "repeat", "arg"):
-            last[node.origin.node] = node
-    return [node for name, node in last.items() if name in computing]
+            last[name] = node
+    return [_Operation(last[name], count > 1) for name, count in steps.items()]
 
 
-def _domains(manifest: Manifest, ring: RingGraph) -> Told:
-    approximated = _approximated(manifest)
-    count = sum(node.origin.graph_op in approximated for node in _results(ring)) * MOST_STATISTICS
+def _magnitudes(operations: Sequence[_Operation]) -> Told:
+    bits = 0.0
+    for operation in operations:
+        result = operation.result.type
+        exponent = math.log2(result.bound) if result.bound > 0 else 0.0
+        whole = abs(2 * exponent - round(2 * exponent)) < 1e-6
+        # the bound of a form, such as 1.01 for tanh, follows from the form
+        fine = not whole and not operation.approximated
+        bits += FINE_BITS if fine else math.log2(max(VALUE_BITS - result.frac_bits - LOWEST_EXPONENT + 1, 1))
+    how = f"a power of two each, 2^{LOWEST_EXPONENT} to what the ring holds"
+    return Told("bounds of results", len(operations), bits, entropy(o.result.type.bound for o in operations), how)
+
+
+def _domains(operations: Sequence[_Operation]) -> Told:
+    count = sum(o.approximated for o in operations) * MOST_STATISTICS
     how = f"at most {MOST_STATISTICS} for each operation with an approximation, {STATISTIC_BITS} bits each"
     return Told("domains of approximations", count, float(count * STATISTIC_BITS), None, how)
-
-
-def _approximated(manifest: Manifest) -> frozenset[str]:
-    """The graph operations that a form stands in for: `attention: exp` is one of attention's."""
-    return frozenset(a.operation.partition(":")[0] for a in manifest.approximations)
 
 
 def _weights_bound(ring: RingGraph) -> Told:
@@ -144,7 +146,7 @@ def _failure(manifest: Manifest) -> Told:
 
 
 # ** what follows from it **
-def _forms(alternatives: Sequence[Alternative], ring: RingGraph) -> Told:
+def _forms(alternatives: Sequence[Alternative]) -> Told:
     """Which were made and which was taken, and of each its bytes and rounds: seconds follow from these."""
     bits = sum(math.log2(ANSWERS_TO_A_VARIANT) + _number(a.bytes) + _number(a.rounds) for a in alternatives)
     return Told("other forms considered", len(alternatives), bits, None, "bytes and rounds of each, and whether it won")
