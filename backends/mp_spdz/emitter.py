@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 
 import jinja2
@@ -54,9 +55,7 @@ class _Emitter(Workspace):
         for node in self.graph:
             if node.op != "input":
                 self._node(node)
-        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-        template = environment.from_string(files(__package__).joinpath("templates/program.mpc.j2").read_text("utf-8"))
-        text = template.render(
+        text = _template().render(
             title=title,
             protocol=self.protocol.name,
             domain=self.protocol.domain,
@@ -294,6 +293,12 @@ class _Emitter(Workspace):
 
     def _take(self, node: RingNode) -> Operand:
         return self.lookup(f"{node.inputs[0]}#{node.int_attr('index')}")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    return environment.from_string(files(__package__).joinpath("templates/program.mpc.j2").read_text("utf-8"))
 
 
 def _positions(shape: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -34,6 +34,9 @@ def check_bundle(bundle: Bundle, name: str) -> None:
     check_ring_size(bundle.ring, f"{name}/{RING}")
     _check_ring(manifest, bundle.ring, where)
     check_weights(manifest.public_weights, bundle.public, f"{name}/public/{WEIGHTS}")
+    _check_copies(manifest.public_weights, bundle.public, f"{name}/public/{WEIGHTS}")
+    if bundle.provider is not None:
+        _check_copies(manifest.private_weights, bundle.provider, f"{name}/provider/{WEIGHTS}")
     _agree({n for n, _ in bundle.graph.outputs} == {o.name for o in manifest.outputs}, "the outputs", GRAPH, where)
     known = {p.tensor for p in (*manifest.private_weights, *manifest.public_weights)}
     _agree(_tensors_of(bundle.mpc) <= known, "the weights", MPC, where)
@@ -80,6 +83,10 @@ def check_weights(placed: Sequence[Placed], arrays: Arrays, where: str) -> None:
     for p in placed:
         if p.tensor not in arrays or arrays[p.tensor].size != p.elements:
             raise BundleError("the file does not hold the weights of this program", where=where, todo=COPY_AGAIN)
+
+
+def _check_copies(placed: Sequence[Placed], arrays: Arrays, where: str) -> None:
+    """A small file may not become a stream that is larger than all memory."""
     if end_of(placed) > MOST_COPIES * sum(array.size for array in arrays.values()):
         raise BundleError("the program reads the same weights too often", where=where, todo=REFUSE)
 

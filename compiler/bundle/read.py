@@ -7,6 +7,8 @@ the graphs are not yet known to mean something: their operations are checked bef
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +44,11 @@ from mpcc.compiler.graph.text import parse_graph
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.compiler.ring.text import parse_ring
 from mpcc.compiler.ring.verify import verify
+from mpcc.compiler.types import printable
 
 DTYPES = ("float32", "float64", "int64", "int32", "bool")
 _DIGITS = frozenset("0123456789abcdef")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 T = TypeVar("T")
 
 
@@ -162,6 +166,15 @@ def _content(path: Path, most: int) -> bytes:
     return content
 
 
+def _shows(text: str) -> bool:
+    """Whether no name in the text of an IR does something on a terminal."""
+    escaped = (json.loads(m[0]) for m in _QUOTED.finditer(text) if "\\" in m[0])
+    try:
+        return printable(text.replace("\n", "")) and all(map(printable, escaped))
+    except ValueError:
+        return False
+
+
 def _unreadable(folder: Path, name: str, error: OSError) -> BundleError:
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return BundleError(f"the bundle has no {name}", where=str(folder), todo=COPY_AGAIN)
@@ -197,6 +210,8 @@ class _Reader:
 
     def parsed(self, name: str, parse: Callable[[str], T]) -> T:
         text, where = self.text(name), f"{self.folder.name}/{name}"
+        if not _shows(text):
+            raise _corrupt(where, "it has control characters")
         try:
             return parse(text)
         except (BundleError, InternalError) as error:  # these say where in the text

@@ -32,7 +32,6 @@ from mpcc.compiler.types import (
     VISIBILITIES,
     Attr,
     TensorType,
-    printable,
 )
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.]+")
@@ -184,13 +183,11 @@ class _Parser:
         if self.peek().kind != "string":
             raise self.error("expected a quoted string")
         try:
-            value = str(json.loads(self.peek().text))
+            return str(json.loads(self.peek().text))
         except ValueError:
             raise self.error("a quoted string has a bad escape") from None
-        if not printable(value):
-            raise self.error("a quoted string has control characters")
-        self.next()
-        return value
+        finally:
+            self.next()
 
     def name(self) -> str:
         self.expect("%")

@@ -8,12 +8,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
 from tests.fuzz import harness
 from tests.fuzz.readers import READERS
-from tests.fuzz.report import page
+from tests.fuzz.report import page, table
 
 
 def main() -> int:
@@ -21,6 +22,7 @@ def main() -> int:
     options.add_argument("--cases", type=int, default=100_000, help="of all readers together")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--only", default="", help="readers whose name has this in it")
+    options.add_argument("--jobs", type=int, default=2, help="readers that are tried at a time")
     options.add_argument("--report", type=Path, help="write the page there")
     options.add_argument("--case", type=int, help="one case only, with --write")
     options.add_argument("--write", type=Path, help="write the file of the case there")
@@ -35,10 +37,9 @@ def main() -> int:
         print(harness.outcome_of(readers[0], content))
         return 0
     share = sum(r.share for r in readers)
+    counts = [max(20, math.ceil(chosen.cases * r.share / share)) for r in readers]
     tallies = {}
-    for reader in readers:
-        count = max(20, round(chosen.cases * reader.share / share))
-        tally = harness.apart(reader, range(count), chosen.seed)
+    for reader, tally in harness.all_apart(readers, counts, chosen.seed, chosen.jobs):
         tallies[reader.name] = tally
         print(
             f"{reader.name}: {tally.tried} tried, {tally.refused} refused, {tally.accepted} accepted, "
@@ -47,9 +48,9 @@ def main() -> int:
         )
         for case, what in tally.bad[:5]:
             print(f"  case {case}: {what}", flush=True)
-    print("\n" + harness.table(tallies))
+    print("\n" + table(tallies))
     if chosen.report is not None:
-        chosen.report.write_text(page(tallies, chosen.seed), "utf-8")
+        chosen.report.write_text(page(tallies, chosen.seed, chosen.cases), "utf-8")
     return 1 if any(t.bad for t in tallies.values()) else 0
 
 

@@ -16,11 +16,10 @@ import random
 import resource
 import select
 import signal
-import sys
-import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,15 +116,24 @@ def here(reader: Reader, cases: Sequence[int], seed: int) -> Tally:
     return tally
 
 
-def apart(reader: Reader, cases: Sequence[int], seed: int, told: Callable[[Tally], None] = lambda t: None) -> Tally:
+def all_apart(
+    readers: Sequence[Reader], counts: Sequence[int], seed: int, jobs: int
+) -> Iterator[tuple[Reader, Tally]]:
+    """Each reader with its first cases; some readers at a time, in their order."""
+    for reader in readers:
+        reader.seed()
+    with ThreadPoolExecutor(jobs) as pool:
+        found = pool.map(lambda reader, count: apart(reader, range(count), seed), readers, counts)
+        yield from zip(readers, found, strict=True)
+
+
+def apart(reader: Reader, cases: Sequence[int], seed: int) -> Tally:
     """Try cases in a process of their own with limited memory; one that dies or hangs is replaced by another."""
     tally, rest = Tally(), list(cases)
-    reader.seed()
     while rest:
         for case, outcome, seconds, used in _child(reader, rest, seed):
             tally.add(case, outcome, seconds, used)
             rest = rest[1:]
-            told(tally)
         if rest:
             tally.add(rest[0], "the process died, or had to be ended", GRACE, 0)
             rest = rest[1:]
@@ -172,26 +180,3 @@ def _work(reader: Reader, cases: Sequence[int], seed: int, sending: int) -> None
             tally, outcome = Tally(), f"the suite itself fails: {error!r}"
         line = json.dumps([case, outcome, tally.slowest, tally.bytes]) + "\n"
         os.write(sending, line.encode())
-
-
-# ** the report **
-def table(tallies: dict[str, Tally]) -> str:
-    """Rows of a Markdown table."""
-    rows = ["| reader | tried | refused | accepted | bad |", "|---|---:|---:|---:|---:|"]
-    for name, t in tallies.items():
-        rows.append(f"| {name} | {t.tried:,} | {t.refused:,} | {t.accepted:,} | {len(t.bad)} |")
-    sums = [sum(getattr(t, key) for t in tallies.values()) for key in ("tried", "refused", "accepted")]
-    bad = sum(len(t.bad) for t in tallies.values())
-    return "\n".join([*rows, f"| **all** | {sums[0]:,} | {sums[1]:,} | {sums[2]:,} | {bad} |"]) + "\n"
-
-
-def keep_bad(reader: Reader, seed: int, tally: Tally) -> Path:
-    """Write the files of bad cases somewhere; the folder."""
-    folder = Path(tempfile.mkdtemp(prefix="mpcc-fuzz-bad-"))
-    for case, _ in tally.bad[:20]:
-        (folder / f"{case}").write_bytes(content_of(reader, seed, case))
-    return folder
-
-
-def progress(name: str, tally: Tally) -> None:
-    print(f"\r{name}: {tally.tried} tried, {len(tally.bad)} bad", end="", file=sys.stderr, flush=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
-import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -30,6 +30,7 @@ from mpcc.runtime.mp_spdz.emitted import emitted
 from mpcc.runtime.spu.code import code_of
 from mpcc.runtime.spu.folders import check_visibilities, request_of, values_of
 from tests.bundle import tiny_programs as tiny
+from tests.fuzz.places import place
 
 TOKENS, WORDS = 4, 20
 MOST_EMULATED = 2**22  # elements: what is honest but takes long is not run here
@@ -54,33 +55,40 @@ class Stack(torch.nn.Module):
 class Kit:
     """A saved program, whose files are put into place one at a time, and an input for it."""
 
-    def __init__(self, program: Program, sample: dict[str, object]) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="mpcc-fuzz-"))
-        self.path, self.sample = self.folder / "prog.mpc", sample
-        program.save(self.path)
-        self.bundle = self.path.with_suffix(".mpcc")
-        self.originals = {p: p.read_bytes() for p in [self.path, *self.bundle.rglob("*")] if p.is_file()}
-        self.manifest = self.bundle / "manifest.json"
+    def __init__(self, name: str, program: Program, sample: dict[str, object]) -> None:
+        remember_programs()
+        self.name, self.program, self.sample = name, program, sample
+        folder = self.path.parent
+        self.originals = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
-    def content(self, name: str) -> bytes:
-        return self.originals[self._path(name)]
+    @property
+    def path(self) -> Path:
+        return place(self.name, lambda folder: self.program.save(folder / "prog.mpc")) / "prog.mpc"
 
-    def put(self, name: str, content: bytes) -> None:
+    def content(self, file: str) -> bytes:
+        return self.originals[_inside(file)]
+
+    @contextlib.contextmanager
+    def with_file(self, file: str, content: bytes) -> Iterator[None]:
         """Replace a file, and its digest where that stands: its author is the enemy."""
-        for path in (self._path(name), self.manifest, self.bundle / "provider" / "manifest.json"):
-            path.write_bytes(self.originals[path])
-        path = self._path(name)
-        old, new = (hashlib.sha256(c).hexdigest().encode() for c in (self.originals[path], content))
-        for table in (self.manifest, self.bundle / "provider" / "manifest.json"):
-            table.write_bytes(self.originals[table].replace(old, new))
-        path.write_bytes(content)
+        old, new = (hashlib.sha256(c).hexdigest().encode() for c in (self.content(file), content))
+        changed = {t: self.originals[t].replace(old, new) for t in _TABLES if old in self.originals[t]}
+        changed[_inside(file)] = content
+        folder = self.path.parent
+        for name, value in changed.items():
+            (folder / name).write_bytes(value)
+        try:
+            yield
+        finally:
+            for name in changed:
+                (folder / name).write_bytes(self.originals[name])
 
-    def restore(self, name: str) -> None:
-        for path in (self._path(name), self.manifest, self.bundle / "provider" / "manifest.json"):
-            path.write_bytes(self.originals[path])
 
-    def _path(self, name: str) -> Path:
-        return self.path if name == "prog.mpc" else self.bundle / name
+_TABLES = ("prog.mpcc/manifest.json", "prog.mpcc/provider/manifest.json")
+
+
+def _inside(file: str) -> str:
+    return file if file == "prog.mpc" else f"prog.mpcc/{file}"
 
 
 @functools.cache
@@ -91,30 +99,32 @@ def stack() -> Kit:
     made = mpcc.compile(Stack().eval(), {"input_ids": ids}, rules, calibrate_random=4)
     assert made.bundle.client is not None and any(n.op == "repeat" for n in made.bundle.ring)
     client = replace(made.bundle.client, tokenizer_json=tiny.tokenizer_json())
-    return Kit(Program(replace(made.bundle, client=client)), {"input_ids": ids.tolist()})
+    return Kit("stack", Program(replace(made.bundle, client=client)), {"input_ids": ids.tolist()})
 
 
 @functools.cache
 def encoder() -> Kit:
-    """Two layers of BERT, the first one public; its ring program is read once, unless it is what is changed."""
-    _remember_ring_programs()
+    """Two layers of BERT, the first one public."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        kit = Kit(tiny.prefix_program(), {k: v.tolist() for k, v in tiny.sample().items()})
+        kit = Kit("encoder", tiny.prefix_program(), {k: v.tolist() for k, v in tiny.sample().items()})
     load(kit.path)
     return kit
 
 
-def _remember_ring_programs() -> None:
-    parse, check = functools.lru_cache(maxsize=4)(read.parse_ring), read.verify
+@functools.cache
+def remember_programs() -> None:
+    """Parse and verify each text once: all files of a program are read for every case, and one of them is new."""
+    parse_ring, check = functools.lru_cache(maxsize=8)(read.parse_ring), read.verify
     verified: list[object] = []
 
     def verify(ring: object, **options: object) -> None:
         if not any(ring is known for known in verified):
             check(ring, **options)
-            verified[:] = [*verified[-3:], ring]
+            verified[:] = [*verified[-7:], ring]
 
-    read.parse_ring, read.verify = parse, verify
+    read.parse_ring, read.verify = parse_ring, verify
+    read.parse_graph = functools.lru_cache(maxsize=16)(read.parse_graph)
 
 
 # ** what is done with a program **
@@ -170,11 +180,8 @@ def reader_of(kit: Callable[[], Kit], name: str, use: Callable[[Kit], None]) -> 
     """What becomes of a program of which one file has another content."""
 
     def read_it(content: bytes) -> None:
-        kit().put(name, content)
-        try:
+        with kit().with_file(name, content):
             use(kit())
-        finally:
-            kit().restore(name)
 
     return read_it
 

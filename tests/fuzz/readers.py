@@ -18,17 +18,17 @@ from transformers import BertConfig, BertModel
 from mpcc.cli.files import read_inputs
 from mpcc.compiler.bundle.manifest import InputSpec
 from mpcc.compiler.cost import network_of
-from mpcc.compiler.frontend.archive import load_program
 from mpcc.compiler.frontend.partition import Partition
 from mpcc.compiler.frontend.sources import load
 from mpcc.inputs import prepare_inputs
 from mpcc.marill.recipe import read_recipe
-from mpcc.runtime.parties.agreement import Disagreement, Meeting, part
+from mpcc.runtime.parties.agreement import Disagreement, Meeting, part, session_of
 from mpcc.runtime.parties.hosts import entry_of, site_of
 from mpcc.runtime.parties.keys import fingerprint, install, make_identity, save_identity
-from mpcc.runtime.parties.link import Confirm, Hello, Link, Open, RemoteProtocolError, Side
+from mpcc.runtime.parties.link import Confirm, Hello, Link, Open, Ready, RemoteProtocolError, Side
 from tests.bundle import tiny_programs as tiny
 from tests.fuzz import programs
+from tests.fuzz.places import place
 from tests.fuzz.programs import Kit, encoder, reader_of, stack
 
 Read = Callable[[bytes], None]
@@ -82,15 +82,13 @@ PROGRAMS = (
 
 
 # ** files **
-@functools.cache
 def scratch() -> Path:
-    return Path(tempfile.mkdtemp(prefix="mpcc-fuzz-"))
+    return place("files", lambda folder: None)
 
 
 def _in_file(name: str, use: Callable[[Path], object]) -> Read:
     def read(content: bytes) -> None:
         path = scratch() / name
-        path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
         use(path)
 
@@ -102,7 +100,7 @@ SPECS = (
     InputSpec("attention_mask", (1, 8), "i64"),
     InputSpec("pixels", (1, 2), "f32"),
 )
-INPUTS = json.dumps([{"input_ids": [[1, 2, 3, 4]], "attention_mask": [[1, 1, 1, 0]], "pixels": [[0.5, -1e3]]}]).encode()
+INPUTS = json.dumps([{"input_ids": [[*range(1, 9)]], "attention_mask": [[1] * 7 + [0]], "pixels": [[0.5, -1e3]]}]).encode()
 TEXTS = json.dumps({"text": "a fine film", "pixels": [[0.5, 2]]}).encode()
 NETWORK = b"bandwidth_mbit_per_s = 100    # of one party\nround_trip_ms = 40.5\n"
 RULES = b'public = ["bert.embeddings.*", "*.bias"]\nprivate = ["classifier.*"]\nopen_adapters = []\n'
@@ -153,28 +151,29 @@ def _tokenizer() -> bytes:
 
 
 FILES = (
-    Reader("input JSON", lambda: INPUTS, "json", _in_file("in.json", _given)),
-    Reader("input JSON with text", lambda: TEXTS, "json", _in_file("in.json", _given)),
-    Reader("tokenizer.json", _tokenizer, "json", _in_file("tokenizer.json", _tokenized)),
-    Reader("network TOML", lambda: NETWORK, "text", _in_file("net.toml", network_of)),
-    Reader("rules TOML", lambda: RULES, "text", _in_file("rules.toml", Partition.from_rules)),
-    Reader("recipe.toml", lambda: RECIPE, "text", _in_file("recipe.toml", read_recipe)),
+    Reader("input JSON", lambda: INPUTS, "json", _in_file("in.json", _given), 3),
+    Reader("input JSON with text", lambda: TEXTS, "json", _in_file("in.json", _given), 3),
+    Reader("tokenizer.json", _tokenizer, "json", _in_file("tokenizer.json", _tokenized), 3),
+    Reader("network TOML", lambda: NETWORK, "text", _in_file("net.toml", network_of), 3),
+    Reader("rules TOML", lambda: RULES, "text", _in_file("rules.toml", Partition.from_rules), 3),
+    Reader("recipe.toml", lambda: RECIPE, "text", _in_file("recipe.toml", read_recipe), 3),
 )
 
 # ** parties **
 ROLES = ("client", "provider", "helper")
 
 
-@functools.cache
 def _keys() -> Path:
-    folder = scratch() / "keys"
+    return place("keys", _make_keys)
+
+
+def _make_keys(folder: Path) -> None:
     entries = []
     for player, role in enumerate(ROLES):
         identity = make_identity(player)
         certificate, _ = save_identity(folder, role, identity)
         entries.append(entry_of(role, certificate, fingerprint(identity.certificate)))
     (folder / "hosts.toml").write_text("\n".join(entries))
-    return folder
 
 
 def _hosts(content: bytes) -> None:
@@ -191,8 +190,8 @@ def _certificate(content: bytes) -> None:
     honest = fingerprint((folder / "provider.pem").read_bytes())
     (folder / "hosts2.toml").write_text(hosts.replace(honest, fingerprint(content)))
     site = site_of(folder / "hosts2.toml", "client", ROLES)
-    target = Path(tempfile.mkdtemp(dir=scratch()))
-    install(target, site.identities["client"], site.certificates)
+    with tempfile.TemporaryDirectory(dir=scratch()) as target:
+        install(Path(target), site.identities["client"], site.certificates)
 
 
 def _der() -> bytes:
@@ -221,7 +220,7 @@ def _conversation() -> bytes:
     accepter.next_event()
     dialler.feed(accepter.send(Hello(b"m" * 32, PARTS)))
     dialler.next_event()
-    return said + dialler.send(Confirm(b"s" * 32))
+    return said + dialler.send(Confirm(session_of([b"m" * 32, b"n" * 32], PARTS)))
 
 
 def _stream() -> bytes:
@@ -250,16 +249,18 @@ def _follow(link: Link, meeting: Meeting) -> None:
         if isinstance(event, Hello):
             meeting.greet(1, event.nonce, event.parts)
             link.send(Hello(b"m" * 32, PARTS))
+        elif isinstance(event, Open):
+            link.send(Ready())
         elif isinstance(event, Confirm):
             meeting.confirm(1, event.session)
 
 
 WIRE = (
-    Reader("hosts.toml", lambda: (_keys() / "hosts.toml").read_bytes(), "text", _hosts),
-    Reader("certificate, PEM", lambda: (_keys() / "provider.pem").read_bytes(), "text", _certificate),
-    Reader("certificate, DER in PEM", _der, "bytes", _in_pem),
-    Reader("tunnel: greeting", _conversation, "bytes", _listened),
-    Reader("tunnel: stream", _stream, "bytes", _listened, 0.3),
+    Reader("hosts.toml", lambda: (_keys() / "hosts.toml").read_bytes(), "text", _hosts, 3),
+    Reader("certificate, PEM", lambda: (_keys() / "provider.pem").read_bytes(), "text", _certificate, 3),
+    Reader("certificate, DER in PEM", _der, "bytes", _in_pem, 3),
+    Reader("tunnel: greeting", _conversation, "bytes", _listened, 3),
+    Reader("tunnel: stream", _stream, "bytes", _listened, 3),
 )
 
 
@@ -305,16 +306,17 @@ def _with_program(content: bytes) -> None:
     _in_file("model.pt2", load)(buffer.getvalue())
 
 
-@functools.cache
 def _checkpoint() -> Path:
-    folder = scratch() / "base"
+    return place("base", _make_checkpoint)
+
+
+def _make_checkpoint(folder: Path) -> None:
     torch.manual_seed(0)
     config = BertConfig(
         num_hidden_layers=1, hidden_size=8, num_attention_heads=2, intermediate_size=8, vocab_size=20, pad_token_id=0
     )
     config.max_position_embeddings = 12
     BertModel(config).save_pretrained(folder)
-    return folder
 
 
 def _in_checkpoint(name: str, use: Callable[[Path], object]) -> Read:
@@ -332,29 +334,28 @@ def _in_checkpoint(name: str, use: Callable[[Path], object]) -> Read:
 
 INDEX = json.dumps({"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": "model.safetensors"}}).encode()
 MODELS = (
-    Reader("exported program, archive", _archive, "bytes", _in_file("model.pt2", load), 0.5),
+    Reader("exported program, archive", _archive, "bytes", _in_file("model.pt2", load), 3),
     Reader("exported program, description", _program_json, "json", _with_program, 0.3),
-    Reader("config.json", lambda: (_checkpoint() / "config.json").read_bytes(), "json", _in_checkpoint("config.json", load), 0.1),
+    Reader("config.json", lambda: (_checkpoint() / "config.json").read_bytes(), "json", _in_checkpoint("config.json", load), 0.2),
     Reader(
         "model.safetensors",
         lambda: (_checkpoint() / "model.safetensors").read_bytes(),
         "bytes",
         _in_checkpoint("model.safetensors", load),
-        0.1,
+        0.3,
     ),
     Reader(
         "base checkpoint",
         lambda: (_checkpoint() / "model.safetensors").read_bytes(),
         "bytes",
         _in_checkpoint("model.safetensors", Partition.from_base),
+        3,
     ),
     Reader(
         "base checkpoint, index",
         lambda: INDEX,
         "json",
         _in_checkpoint("model.safetensors.index.json", Partition.from_base),
-        0.3,
     ),
 )
 READERS = (*PROGRAMS, *FILES, *WIRE, *MODELS)
-assert load_program is not None
