@@ -17,13 +17,13 @@ import typer
 from mpcc.cli import files
 from mpcc.cli.console import note, stages, terminal
 from mpcc.cli.options import JsonFlag, ProgramPath, StateOption, TracebackFlag
-from mpcc.compiler.errors import MpccError
+from mpcc.compiler.errors import EngineError, MpccError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mpcc.program import Program
-    from mpcc.runtime.engine import Engine
+    from mpcc.runtime.engine import Engine, Served
     from mpcc.runtime.parties.processes import Limits
     from mpcc.runtime.parties.site import Site
 
@@ -122,6 +122,9 @@ def party(
     provision_only: Annotated[bool, typer.Option("--provision", help="Share the weights, store the shares.")] = False,
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the others at the start.")] = 25.0,
     idle: Annotated[float, typer.Option(min=1, help="Seconds without any work that are too long.")] = 25.0,
+    max_requests: Annotated[
+        int | None, typer.Option(min=1, help="The provider's: end the session after so many requests.")
+    ] = None,
     public_input: Annotated[
         list[str] | None,
         typer.Option(help="The client's word that everybody may learn this input; may be given again."),
@@ -147,6 +150,8 @@ def party(
     source, _ = path_pair(program)
     if (role == "client" and not provision_only) != (input_file is not None):
         raise MpccError("the client needs --input, and nobody else does")
+    if max_requests is not None and (role != "provider" or provision_only):
+        raise MpccError("--max-requests is for the provider, who answers requests", todo="leave it out")
     chosen = engine_named(engine or DEFAULT, Options(spu_protocol))
     if not chosen.has_parties:
         raise chosen.no_parties()
@@ -167,7 +172,7 @@ def party(
         _check_agreed(loaded, public_input or ())
         _ask(task, input_file, truncate)
     else:
-        _serve(task)
+        _serve(task, max_requests)
 
 
 def _show_or_refuse(program: Program, role: str, engine: Engine, accepted: str | None) -> None:
@@ -223,8 +228,8 @@ def _provision(task: _Task) -> None:
         show_provisioned(terminal(), done, str(target))
 
 
-def _serve(task: _Task) -> None:
-    """Take part as provider or helper until the client has no more requests."""
+def _serve(task: _Task, most_requests: int | None) -> None:
+    """Take part as provider or helper until the client has no more requests, or the provider answers no more."""
     from mpcc.report.session import session_json, show_session
 
     with stages(_STAGES, silent=task.as_json) as stage:
@@ -234,8 +239,11 @@ def _serve(task: _Task) -> None:
             task.site,
             state=task.state,
             limits=task.limits,
+            most_requests=most_requests,
             on_stage=stage,
         )
+    if served.limit_reached:
+        note(_limit_in_words(served))
     if task.as_json:
         print(json.dumps(session_json(served, task.program.cost(), task.role), indent=1))
     else:
@@ -275,3 +283,16 @@ def _ask(task: _Task, input_file: Path, truncate: bool) -> None:
         tell_warnings(results)
     else:
         show_client(task.program, results, served, as_json=task.as_json)
+    if served is None or not served.limit_reached:
+        return
+    if isinstance(samples, list) and len(samples) > len(results):
+        raise EngineError(
+            f"{_limit_in_words(served)}; {len(samples) - len(results)} of yours have no answer",
+            todo="agree on another session",
+        )
+    note(_limit_in_words(served))
+
+
+def _limit_in_words(served: Served) -> str:
+    most = served.most_requests or 0
+    return f"the provider answers {most} request{'s' if most != 1 else ''} a session"

@@ -130,6 +130,7 @@ class MpSpdz(Engine):
         *,
         state: Path | None = None,
         limits: Limits | None = None,
+        most_requests: int | None = None,
         on_stage: OnStage = lambda stage: None,
     ) -> Served:
         """See `Engine.serve`."""
@@ -141,6 +142,7 @@ class MpSpdz(Engine):
             state=state,
             site=without_client(site),
             limits=limits,
+            most_requests=most_requests,
             on_stage=on_stage,
         )
 

@@ -55,6 +55,25 @@ def do_while(body: Callable[[], Any]) -> Callable[[], Any]:
     return body
 
 
+def if_(condition: Any) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    """Decorator: run the body, a block of its own, if a public condition is not zero."""
+    holds = bool(_public(condition))
+
+    def decorator(body: Callable[[], Any]) -> Callable[[], Any]:
+        state = machine()
+        outer = state.frame
+        state.new_block()
+        if holds:
+            state.frame = Frame()
+            body()
+            state.frame.alive = False
+            state.frame = outer
+        state.new_block()
+        return body
+
+    return decorator
+
+
 def _public(value: Any) -> int:
     if is_constant(value):
         return int(value)
