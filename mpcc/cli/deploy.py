@@ -158,14 +158,10 @@ def party(
     if (provision_only or state is not None) and not chosen.stores_shares:
         raise chosen.nothing_stored()
     loaded = load(source, {role} & set(OWNERS))
-    roles = chosen.roles(loaded.protocol)
-    if role not in roles:
-        raise MpccError(
-            f"{chosen.protocol(loaded.protocol)} has no role {role!r}", todo=f"its roles: {', '.join(roles)}"
-        )
     _show_or_refuse(loaded, role, chosen, accept)
     chosen.check()
-    task = _Task(source, loaded, role, chosen, site_of(hosts, role, roles), Limits(wait, idle), state, as_json)
+    site = site_of(hosts, role, chosen.roles(loaded.protocol))
+    task = _Task(source, loaded, role, chosen, site, Limits(wait, idle), state, as_json)
     if provision_only:
         _provision(task)
     elif input_file is not None:
@@ -176,12 +172,16 @@ def party(
 
 
 def _show_or_refuse(program: Program, role: str, engine: Engine, accepted: str | None) -> None:
-    """Say in a few lines what the role is about to take part in; MpccError if it is not what was accepted."""
-    from mpcc.audit import audit, check_accepted
+    """Say in a few lines what the role is about to take part in.
+
+    MpccError if the protocol has no such role, or if it is not the program that was accepted.
+    """
+    from mpcc.audit import audit, check_accepted, check_role
     from mpcc.compiler.protocols import described
     from mpcc.report.audit import short_lines
 
     audited = audit(program, described(engine.protocol(program.protocol)))
+    check_role(audited, role)
     if accepted is not None:
         check_accepted(audited.digest, accepted)
     for line in short_lines(audited, role):
