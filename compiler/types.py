@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Union
@@ -19,6 +20,18 @@ VISIBILITIES: Mapping[str, frozenset[str]] = {
 }
 # Where a value is computed: before the program exists (by anybody, or by the provider), by the client, or in MPC.
 SITES = frozenset({"compile", "provider", "client", "mpc"})
+
+LOGITS, LABEL = "logits", "label"  # names of outputs: one number for each class, and which of them is the largest
+# what the text of an IR may hold: levels of bodies and values within one another, dimensions of a value, numbers in one
+# list, and characters of one number
+DEEPEST, MOST_DIMENSIONS, MOST_NUMBERS, LONGEST_NUMBER = 32, 32, 4096, 40
+# control characters, halves of a pair that stand alone, and what turns the direction of writing round
+_UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> bool:
+    """Whether a text can be shown on a terminal: it has no character that does something there, or is none."""
+    return _UNSHOWABLE.search(text) is None
 
 
 @dataclass(frozen=True)

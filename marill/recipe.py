@@ -25,7 +25,7 @@ protocols = ["ring"]               # estimate the cost of inference
 from __future__ import annotations
 
 import difflib
-import tomllib
+import sys
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from mpcc.compiler.errors import MpccError
+from mpcc.compiler.toml_file import read_toml
 from mpcc.marill.distillation import DistillOptions
 from mpcc.marill.training import TrainOptions
 
@@ -162,12 +163,7 @@ def read_recipe(path: Path, base: Path | None = None) -> Recipe:
     Raises:
         MpccError: not readable, not TOML, an unknown key, a value of the wrong kind or out of range.
     """
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise MpccError(f"cannot read the recipe: {error.strerror}", where=path.name) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise MpccError(f"the recipe is not TOML: {error}", where=path.name) from None
+    table = read_toml(path, "the recipe")
     recipe: Recipe = _built(Recipe, table, path, "")
     recipe = replace(recipe, base=base or recipe.base)
     _check(recipe, path)
@@ -176,7 +172,7 @@ def read_recipe(path: Path, base: Path | None = None) -> Recipe:
 
 def _check(recipe: Recipe, path: Path) -> None:
     if recipe.task not in TASKS:
-        raise MpccError(f"unknown task {recipe.task!r}", where=path.name, todo=f"choose one of: {', '.join(TASKS)}")
+        raise MpccError(f"unknown task {recipe.task[:40]!r}", where=path.name, todo=f"choose one of: {', '.join(TASKS)}")
     if recipe.base is None:
         raise MpccError("the recipe names no base model", where=path.name, todo="add base = FOLDER, or give --base")
     chosen = recipe.techniques
@@ -216,12 +212,19 @@ def _built(cls: Any, table: Mapping[str, Any], path: Path, where: str) -> Any:
             what = "technique" if cls is Techniques else "key"
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise MpccError(f"unknown {what} {key!r} in {where or 'the recipe'}", where=path.name, todo=hint)
+            raise MpccError(f"unknown {what} {key[:60]!r} in {where or 'the recipe'}", where=path.name, todo=hint)
     for name, f in known.items():
         if name not in table and f.default is MISSING and f.default_factory is MISSING:
             raise MpccError(f"{f'{where}.' if where else ''}{name} is missing", where=path.name)
     values = {k: _value(hints[k], v, path, f"{where}.{k}" if where else k) for k, v in table.items()}
     return cls(**values)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a number that a float can be."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max  # false of nan, too
 
 
 def _value(kind: Any, value: Any, path: Path, where: str) -> Any:
@@ -235,7 +238,7 @@ def _value(kind: Any, value: Any, path: Path, where: str) -> Any:
             return path.parent / Path(value).expanduser()
         if plain is list and isinstance(value, list) and all(isinstance(v, str) for v in value):
             return value
-        if plain is float and isinstance(value, (int, float)) and not isinstance(value, bool) and int not in allowed:
+        if plain is float and _is_number(value) and int not in allowed:
             return float(value)
         if plain in (int, float, str, bool) and type(value) is plain:
             return value

@@ -31,10 +31,21 @@ def client_values(bundle: Bundle, tensors: Tensors) -> dict[str, torch.Tensor]:
     """
     if bundle.client is None:
         raise BundleError("the bundle has no client/ folder here", todo="only the client can prepare inputs")
-    if bundle not in _CHECKED:  # who has PyTorch knows the operations, and looks at what the engines will run as well
+    check_program(bundle)
+    return run_graph(bundle.client.graph, tensors, client_weights(bundle.client))
+
+
+def check_program(bundle: Bundle) -> None:
+    """Verify the client's graph, and what the engines will run as well: who has PyTorch knows the operations.
+
+    Raises:
+        BundleError: a graph breaks a rule.
+    """
+    if bundle not in _CHECKED:
         check_graph(bundle.mpc, "cut", MPC)
         _CHECKED.add(bundle)
-    return run_graph(bundle.client.graph, tensors, client_weights(bundle.client))
+    if bundle.client is not None:
+        client_weights(bundle.client)
 
 
 def client_weights(part: ClientPart) -> Tensors:
@@ -70,3 +81,8 @@ def arrays_of(tensors: Tensors) -> dict[str, NDArray[Any]]:
 def real_tensor(array: NDArray[Any]) -> torch.Tensor:
     """An output as the user gets it."""
     return torch.from_numpy(np.asarray(array)).to(torch.float32)
+
+
+def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """An output of whole numbers, as integers."""
+    return torch.round(tensor).to(torch.int64)

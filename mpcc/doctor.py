@@ -7,14 +7,15 @@ import shutil
 import socket
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpcc.compiler.errors import MpccError
 from mpcc.compiler.protocols import PROTOCOLS
+from mpcc.compiler.toml_file import read_toml
 from mpcc.runtime.engine import Finding, Options
 from mpcc.runtime.engines import ENGINES
 from mpcc.sizes import size
@@ -135,14 +136,9 @@ def _ports(count: int) -> Finding:
 def _certificates(path: Path) -> Iterator[Finding]:
     """The certificates that a hosts.toml names, and the modes of the keys that are here."""
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        yield Finding(
-            "hosts", "fail", f"cannot read {path}: {error.strerror}", "write it on every host, see the manual"
-        )
-        return
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        yield Finding("hosts", "fail", f"{path} is not TOML", "correct it")
+        table = read_toml(path, "the file of hosts")
+    except MpccError as error:
+        yield Finding("hosts", "fail", str(error), "write it on every host, see the manual")
         return
     entries = {r: e for r, e in table.items() if isinstance(e, dict) and isinstance(e.get("certificate"), str)}
     if not entries:

@@ -114,7 +114,8 @@ class _Session:
             compile_seconds=served.compile_seconds,
         )
         measured = (first, *served.measured[1:])
-        rows = zip(self.prepared, served.answers, measured, strict=True)
+        answered = self.prepared[: len(served.answers)]  # the provider may answer fewer
+        rows = zip(answered, served.answers, measured, strict=True)
         return [self.result(prepared, answer, cost) for prepared, answer, cost in rows]
 
     def result(self, prepared: Prepared, answer: Answer, measured: Measured | None) -> Result:

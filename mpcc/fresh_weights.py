@@ -94,7 +94,13 @@ def _options(bundle: Bundle) -> Options:
     manifest = bundle.manifest
     public = tuple(s.name for s in manifest.inputs if s.role == "public")
     changes = changes_in(bundle.graph)
-    return Options(protocol=manifest.protocol, output=manifest.output, public_inputs=public, approximations=changes)
+    return Options(
+        protocol=manifest.protocol,
+        output=manifest.output,
+        output_frac_bits=manifest.output_frac_bits,
+        public_inputs=public,
+        approximations=changes,
+    )
 
 
 def _check_names(manifest: Manifest, model: Captured) -> None:

@@ -60,7 +60,7 @@ def _takes(specs: Sequence[InputSpec]) -> str:
 def _check_names(given: Mapping[str, object], specs: Sequence[InputSpec]) -> None:
     known = [s.name for s in specs]
     if unknown := [str(n) for n in given if n not in known]:
-        raise InputError(f"the program has no input {unknown[0]!r}", todo=_takes(specs))
+        raise InputError(f"the program has no input {unknown[0][:60]!r}", todo=_takes(specs))
     if missing := [n for n in known if n not in given]:
         raise InputError(f"the input {missing[0]!r} is missing", todo=_takes(specs))
 

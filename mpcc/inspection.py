@@ -8,16 +8,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpcc.compiler.bundle.manifest import Manifest
+from mpcc.compiler.bundle.manifest import Manifest, OutputSpec
 from mpcc.compiler.cost import Network, Row
 from mpcc.compiler.findings import Alternative, Evidence
 from mpcc.compiler.protocols import PROTOCOLS, protocol_of
 from mpcc.compiler.ring.ir import RingGraph
+from mpcc.compiler.types import LABEL
+from mpcc.extraction import extraction
 
 if TYPE_CHECKING:
     from mpcc.program import Program
 
 SITES = {"compile": "public", "client": "client", "provider": "provider", "mpc": "mpc"}
+_LAYER = re.compile(r"[0-9]{1,9}")  # the number of a layer in a name
 _OF_BASE = re.compile(r"^(byte-equal to|differs from) \S+ of (.+)$")
 
 
@@ -56,7 +59,7 @@ class Role:
 def inspection(program: Program, network: str | Path | Network | None = None) -> dict[str, object]:
     """All of it, ready for JSON; `network` as in `Program.cost`."""
     bundle, manifest = program.bundle, program.bundle.manifest
-    cost = program.cost(network)
+    cost, found = program.cost(network), extraction(bundle)
     summed = {
         f"by_{key}": [_row(key, r) for r in program.cost(network, by=key).rows]
         for key in ("layer", "operation", "primitive")
@@ -84,6 +87,7 @@ def inspection(program: Program, network: str | Path | Network | None = None) ->
         "shared": [asdict(t) for t in shared_tensors(bundle.ring)],
         "inputs": [asdict(i) for i in manifest.inputs],
         "outputs": [asdict(o) for o in manifest.outputs],
+        "extraction": vars(found) | {"answers": found.answers},
         "labels": {str(k): v for k, v in manifest.labels.items()},
         "cost": cost.to_json() | summed,
         "approximations": [asdict(a) for a in manifest.approximations],
@@ -155,8 +159,8 @@ def _follows(before: Group, after: Group) -> bool:
     if (before.visibility, before.reason) != (after.visibility, after.reason):
         return False
     stem, _, number = after.layers.rpartition(".")
-    first = re.fullmatch(re.escape(stem) + r"\.(?:(\d+)|\{\d+\.\.(\d+)\})", before.layers)
-    return bool(stem and number.isdigit() and first and int(first[1] or first[2]) + 1 == int(number))
+    first = re.fullmatch(re.escape(stem) + r"\.(?:([0-9]{1,9})|\{[0-9]+\.\.([0-9]{1,9})\})", before.layers)
+    return bool(stem and _LAYER.fullmatch(number) and first and int(first[1] or first[2]) + 1 == int(number))
 
 
 def _range(before: str, after: str) -> str:
@@ -184,11 +188,21 @@ def roles(program: Program) -> dict[str, Role]:
     shared = sum(t.bytes for t in shared_tensors(bundle.ring))
     private = sum(p.elements for p in manifest.private_weights) * element
     return {
-        "client": Role(counts["client"], shared, weights, tuple(f"the output {o.name}" for o in manifest.outputs)),
+        "client": Role(counts["client"], shared, weights, tuple(_told(o, manifest) for o in manifest.outputs)),
         "provider": Role(counts["provider"], private, None, _provider_learns(manifest)),
         **{role: Role(0, 0, 0, ("nothing",)) for role in protocol_of(manifest.protocol).roles[2:]},
         "everybody": Role(counts["public"], 0, None, tuple(everybody)),
     }
+
+
+def _told(output: OutputSpec, manifest: Manifest) -> str:
+    """An output, and how little of it."""
+    if output.clear:
+        return f"the output {output.name}"
+    if output.name == LABEL and output.whole:
+        return "the label: which logit is the largest, and no logit"
+    rounded = manifest.output_frac_bits is not None
+    return f"the output {output.name}" + (f", rounded to multiples of 2^-{output.frac_bits}" if rounded else "")
 
 
 def _provider_learns(manifest: Manifest) -> tuple[str, ...]:

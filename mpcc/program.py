@@ -187,13 +187,14 @@ class Program:
 
     def outputs(self, prepared: Prepared, answer: Answer) -> dict[str, torch.Tensor]:
         """All outputs by name: what the client computed in clear, and what it received."""
-        from mpcc.clear import real_tensor
+        from mpcc.clear import real_tensor, whole_tensor
 
         nodes = dict(self._client().graph.outputs)
-        return {
+        found = {
             o.name: prepared.values[nodes[o.name]] if o.clear else real_tensor(answer[o.name])
             for o in self.bundle.manifest.outputs
         }
+        return found | {o.name: whole_tensor(found[o.name]) for o in self.bundle.manifest.outputs if o.whole}
 
     def client_stream(self, inputs: Mapping[str, object], *, truncate: bool = False) -> Int64:
         """What the client feeds to its party after the public weights: ring elements in the program's order."""

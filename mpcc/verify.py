@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from mpcc.backends.emulator import EmulatorResult
 from mpcc.clear import check_graph, client_values, tensors_of
 from mpcc.compiler.bundle.contents import MPC
-from mpcc.compiler.bundle.manifest import MASK_INPUT
+from mpcc.compiler.bundle.manifest import MASK_INPUT, Manifest
 from mpcc.compiler.errors import BundleError, MpccError
 from mpcc.compiler.graph.interpret import run_graph
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.ring.ir import RingNode
+from mpcc.compiler.types import LABEL, LOGITS
 from mpcc.inputs import prepare_inputs, random_inputs
+from mpcc.passes.graph.choose_outputs import TELLS_LESS, main_output
 from mpcc.passes.graph.roll_layers import roll_layers
 from mpcc.runtime.emulator import Emulator
 from mpcc.runtime.engines import DEFAULT, engine_class
@@ -65,10 +67,15 @@ class Deviation:
 
 @dataclass
 class OutputCheck(Deviation):
-    """One output; for logits also how many rows choose the same label as the reference, of how many."""
+    """One output; for logits also how many rows choose the same label as the reference, of how many.
+
+    Of a label the error is by how much the reference's logit of the class that was told is below its largest.
+    `rounding` is what the program itself may have rounded away: it may be wrong by so much more than the tolerance.
+    """
 
     same_labels: int = 0
     rows: int = 0
+    rounding: float = 0.0
 
 
 @dataclass
@@ -98,7 +105,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        return all(o.largest <= self.tolerance for o in self.outputs.values())  # false for nan
+        return all(o.largest <= self.tolerance + o.rounding for o in self.outputs.values())  # false for nan
 
     def to_json(self) -> dict[str, object]:
         """Everything `mpcc verify --json` prints."""
@@ -115,6 +122,7 @@ class Verification:
                     "max_error": _finite(o.largest),
                     "mean_error": _finite(o.mean),
                     "largest_value": _finite(o.magnitude),
+                    "rounding": o.rounding,
                     "same_labels": o.same_labels if o.rows else None,
                     "rows": o.rows or None,
                 }
@@ -188,7 +196,7 @@ def verify(
             result.warnings.extend(ran.warnings)
             got = {name: _float64(t) for name, t in ran.outputs.items()}
         outputs = inside.outputs(wanted) if model is None else model.outputs(tensors)
-        _compare_outputs(result, got, outputs, tensors.get(MASK_INPUT))
+        _compare_outputs(result, program.bundle.manifest, got, outputs, tensors.get(MASK_INPUT))
         result.samples += 1
     result.warnings[:] = dict.fromkeys(result.warnings)
     result.warnings.extend(
@@ -222,17 +230,17 @@ class _Inside:
         self.weights = tensors_of({**bundle.public, **bundle.provider})
         self.ring = {node.name: node for node, _ in bundle.ring.walk()}
         self.twins = dict(_twins(self.mpc))
+        self.sources = dict(self.client.graph.outputs) | {o: _told_of(self.mpc, n) for o, n in self.mpc.outputs}
 
     def reference(self, tensors: Tensors) -> dict[str, torch.Tensor]:
         """Values of the client's graph and of the one inside MPC, by node."""
         values = client_values(self.program.bundle, tensors)
-        keep = _All() if self.layers else None
+        keep = _All() if self.layers else set(self.sources.values())
         return values | run_graph(self.mpc, _typed(values, self.mpc), self.weights, keep=keep)
 
     def outputs(self, values: Tensors) -> dict[str, torch.Tensor]:
-        """The program's outputs among the values of the reference."""
-        nodes = dict(self.client.graph.outputs) | dict(self.mpc.outputs)
-        return {o.name: values[nodes[o.name]] for o in self.program.bundle.manifest.outputs}
+        """What the program's outputs tell of, among the values of the reference."""
+        return {o.name: values[self.sources[o.name]] for o in self.program.bundle.manifest.outputs}
 
     def emulated(self, prepared: Prepared, seed: int) -> tuple[dict[str, Float64], EmulatorResult]:
         """The outputs as reals, and everything that the emulator observed."""
@@ -298,18 +306,38 @@ def _typed(values: Tensors, graph: Graph) -> dict[str, torch.Tensor]:
 
 
 # ** outputs **
+def _told_of(graph: Graph, name: str) -> str:
+    """The node that an output tells of: the logits of a label, the number that was rounded."""
+    return graph[name].inputs[0] if graph[name].op in TELLS_LESS else name
+
+
 def _compare_outputs(
-    result: Verification, got: Mapping[str, Float64], want: Tensors, mask: torch.Tensor | None
+    result: Verification, manifest: Manifest, got: Mapping[str, Float64], want: Tensors, mask: torch.Tensor | None
 ) -> None:
-    for name, found in got.items():
-        expected = _float64(want[name])
-        check = result.outputs.setdefault(name, OutputCheck(name))
+    for spec in manifest.outputs:
+        found, expected = got[spec.name], _float64(want[spec.name])
+        check = result.outputs.setdefault(spec.name, OutputCheck(spec.name))
         kept = kept_part(expected.shape, mask)
+        if spec.name == LABEL and spec.whole and not spec.clear:
+            _compare_labels(check, found.reshape(expected.shape[:-1])[kept], expected[kept])
+            continue
+        if manifest.output_frac_bits is not None and not spec.clear:
+            check.rounding = 2.0 ** -(manifest.output_frac_bits + 1)
         check.add(found.reshape(expected.shape)[kept], expected[kept])
-        if name == "logits" and expected.ndim and expected.shape[-1] > 1:
+        if spec.name == LOGITS and expected.ndim and expected.shape[-1] > 1:
             same = found.reshape(expected.shape).argmax(-1)[kept] == expected.argmax(-1)[kept]
             check.same_labels += int(same.sum())
             check.rows += int(same.size)
+
+
+def _compare_labels(check: OutputCheck, labels: Float64, logits: Float64) -> None:
+    """Labels [...] against logits [..., n]; a label that is no class is wrong by more than any tolerance."""
+    chosen, classes = labels.reshape(-1).astype(np.int64), logits.shape[-1]
+    logits = logits.reshape(-1, classes)
+    told = logits[np.arange(chosen.size), np.clip(chosen, 0, classes - 1)]
+    check.add(np.where((chosen >= 0) & (chosen < classes), told, -np.inf), logits.max(-1))
+    check.same_labels += int((chosen == logits.argmax(-1)).sum())
+    check.rows += chosen.size
 
 
 def kept_part(shape: tuple[int, ...], mask: torch.Tensor | None) -> NDArray[np.bool_]:
@@ -338,11 +366,15 @@ class ModelReference:
             model, example, base=base, batch_size=rows, sequence_length=length, allow_pickle=allow_pickle
         )
         self.graph, self.tensors = captured.graph, captured.tensors
-        missing = {o.name for o in program.bundle.manifest.outputs} - {name for name, _ in self.graph.outputs}
+        outputs = dict(self.graph.outputs)
+        if LABEL not in outputs:
+            outputs[LABEL] = main_output(self.graph.outputs)[1]
+        self.nodes = {o.name: outputs.get(o.name, "") for o in program.bundle.manifest.outputs}
+        missing = {name for name, node in self.nodes.items() if not node}
         if missing:
             raise MpccError(f"the model has no output {min(missing)!r}", todo="name the model that was compiled")
 
     def outputs(self, tensors: Tensors) -> dict[str, torch.Tensor]:
-        """The model's outputs in float."""
+        """What the program's outputs tell of, in float."""
         values = run_graph(self.graph, {n.name: tensors[n.name] for n in self.graph if n.op == "input"}, self.tensors)
-        return {name: values[node] for name, node in self.graph.outputs}
+        return {name: values[node] for name, node in self.nodes.items()}

@@ -42,14 +42,16 @@ Magnitudes = Callable[[RingGraph], Mapping[str, float]]
 class GraphContext:
     """What graph passes may know beside the graph.
 
-    `labels`: visibility of each tensor; `samples`: calibration inputs; `states`: what stays in the session, and `place`
-    the input that says where in them; the last two are facts of the protocol (see compiler/protocols.py).
+    `labels`: visibility of each tensor; `samples`: calibration inputs; `output` and `output_frac_bits`: what is opened
+    (passes/graph/choose_outputs.py); `states`: what stays in the session, and `place` the input that says where in
+    them; the last two are facts of the protocol (see compiler/protocols.py).
     """
 
     labels: Mapping[str, str] = field(default_factory=dict)
     samples: Sequence[Tensors] = ()
     public_inputs: tuple[str, ...] = ()
     output: str = "logits"
+    output_frac_bits: int | None = None
     approximations: Mapping[str, str] = field(default_factory=dict)
     states: Mapping[str, Kept] = field(default_factory=dict)
     place: str = ""
@@ -89,7 +91,7 @@ def _cut(held: Held, context: GraphContext) -> Held:
 GRAPH_CALLS: Mapping[str, Callable[[Held, GraphContext], Held]] = {
     "assign_roles": lambda h, c: h.becomes(assign_roles(h.graph, c.public_inputs)),
     "declare_states": lambda h, c: h.becomes(declare_states(h.graph, c.states, c.place)),
-    "choose_outputs": lambda h, c: h.becomes(choose_outputs(h.graph, c.output)),
+    "choose_outputs": lambda h, c: h.becomes(choose_outputs(h.graph, c.output, c.output_frac_bits)),
     "fold_constants": lambda h, c: h.becomes(*fold_constants(h.graph, h.tensors)),
     "simplify": lambda h, c: h.becomes(simplify(h.graph, h.tensors)),
     "fuse_attention": lambda h, c: h.becomes(fuse_attention(h.graph, h.tensors)),

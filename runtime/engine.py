@@ -90,7 +90,7 @@ class Served:
 
     `roles` are those of all players, `players` the numbers of those that ran here; `measured` is each inference alone,
     of these. `weights_bytes` and `weights_seconds` are sharing the weights before the first inference, or reading the
-    stored shares (`stored`, 0 bytes).
+    stored shares (`stored`, 0 bytes). The provider ends the session after `most_requests` (None: when the client does).
     """
 
     engine: str
@@ -104,6 +104,12 @@ class Served:
     compile_seconds: float = 0.0
     control_bytes: int = 0
     stored: bool = False
+    most_requests: int | None = None
+
+    @property
+    def limit_reached(self) -> bool:
+        """Whether the session ended because the provider answers no more requests."""
+        return self.most_requests is not None and len(self.measured) >= self.most_requests
 
 
 @dataclass(frozen=True)
@@ -214,9 +220,11 @@ class Engine(ABC):
         *,
         state: Path | None = None,
         limits: Limits | None = None,
+        most_requests: int | None = None,
         on_stage: OnStage = lambda stage: None,
     ) -> Served:
-        """A role of a site that is not the client: take part until the client has no more requests. Raises as `run`."""
+        """A role of a site that is not the client: take part until the client has no more requests, or until the
+        provider has answered its `most_requests`. Raises as `run`."""
         raise self.no_parties()
 
     def provision(

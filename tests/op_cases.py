@@ -366,6 +366,16 @@ CASES: dict[str, list[Case]] = {
         Case(lambda: [r(2, 3)], {"dim": 0}, lambda x: x.cumsum(0)),
         Case(lambda: [bit(3, 4)], {"dim": 1}, lambda x: x.cumsum(1)),
     ],
+    "argmax": [
+        *(Case(lambda n=n: [r(3, n)], {}, lambda x: x.argmax(-1).float(), ring=1e-9, spu=1e-9) for n in (1, 2, 7, 37)),
+        Case(lambda: [torch.tensor([-1.0, -0.5, -0.5])], {}, lambda x: torch.tensor(1.0), ring=1e-9, spu=1e-9),
+    ],
+    "round_nearest": [
+        Case(
+            lambda: [torch.tensor([0.25, -0.25, 0.1, 2.75])], {"frac_bits": 1}, lambda x: torch.tensor([0.5, 0, 0, 3])
+        ),
+        Case(lambda: [r(3, 4)], {"frac_bits": 20}, lambda x: x),
+    ],
     "embedding": [
         Case(lambda: [r(5, 3), ids(2, 3)], {}, lambda t, i: t[i]),
         Case(lambda: [r(5, 3), torch.tensor(2)], {}, lambda t, i: t[i]),

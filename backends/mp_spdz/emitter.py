@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 
 import jinja2
@@ -74,14 +75,12 @@ def emit_together(
     arrays = [(kept[state.name], state.elements, "sint") for state in states.values()]
     parts: list[_Emitter] = []
     for graph, layout in zip(graphs, layouts, strict=True):
-        part = _Emitter(graph, facts, layout, kept)
+        part = _Emitter(graph, facts, truncation, layout, kept)
         part.counter = parts[-1].counter if parts else 0  # no name means two things
         part.write()
         parts.append(part)
         arrays += part.arrays
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    template = environment.from_string(files(__package__).joinpath("templates/program.mpc.j2").read_text("utf-8"))
-    text = template.render(
+    text = _template().render(
         title=title,
         protocol=facts.name,
         domain=facts.domain,
@@ -89,6 +88,7 @@ def emit_together(
         parties=facts.parties,
         compile_hint=f"compile.py {' '.join(dialect_of(protocol).compile_options)}",
         nearest=truncation == "nearest",
+        rounds_outputs=any(part.rounds_outputs for part in parts),
         trunc=dialect_of(facts.name).trunc,
         roles=facts.roles,
         arrays=arrays,
@@ -106,12 +106,18 @@ class _Emitter(Workspace):
     """Writes the lines of one program."""
 
     def __init__(
-        self, graph: RingGraph, protocol: MpSpdzProtocol, layout: WeightLayout, kept: Mapping[str, str]
+        self,
+        graph: RingGraph,
+        protocol: MpSpdzProtocol,
+        truncation: str,
+        layout: WeightLayout,
+        kept: Mapping[str, str],
     ) -> None:
         super().__init__()
-        self.graph, self.protocol = graph, protocol
+        self.graph, self.protocol, self.truncation = graph, protocol, truncation
         self.layout, self.kept = layout, kept
         self.public_as_shares = False
+        self.rounds_outputs = False  # in a program whose truncations are probabilistic, some are to nearest
         self.input_lines: list[str] = []
         self.output_lines: list[str] = []
         self.state_lines: list[str] = []
@@ -190,7 +196,10 @@ class _Emitter(Workspace):
 
     def _trunc(self, node: RingNode) -> Operand:
         bits, width = node.int_attr("bits"), node.int_attr("width")
-        return self._unary(node, lambda x: f"trunc({x}, {bits}, {width})", shares=True)
+        alone = node.attr("variant") == "nearest" and self.truncation != "nearest"
+        self.rounds_outputs |= alone
+        name = "nearest" if alone else "trunc"
+        return self._unary(node, lambda x: f"{name}({x}, {bits}, {width})", shares=True)
 
     def _lt(self, node: RingNode) -> Operand:
         return self._unary(node, lambda x: f"less_than_zero({x}, {node.int_attr('bits')})", shares=True)
@@ -356,6 +365,12 @@ class _Emitter(Workspace):
 
     def _take(self, node: RingNode) -> Operand:
         return self.lookup(f"{node.inputs[0]}#{node.int_attr('index')}")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    return environment.from_string(files(__package__).joinpath("templates/program.mpc.j2").read_text("utf-8"))
 
 
 def _positions(shape: tuple[int, ...]) -> list[tuple[int, ...]]:

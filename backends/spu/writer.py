@@ -26,6 +26,14 @@ class Value:
         return tensor_type(self.shape)
 
 
+@dataclass(frozen=True)
+class Bits:
+    """The name of a comparison's result, and its MLIR type."""
+
+    name: str
+    type: str
+
+
 def tensor_type(shape: Shape) -> str:
     """The MLIR type of an f32 tensor."""
     return f"tensor<{'x'.join([*map(str, shape), 'f32'])}>"
@@ -164,12 +172,19 @@ class Writer:
         text = f"stablehlo.custom_call @mhlo.erf({x.name}) {{mhlo.attributes = {{}}, mhlo.version = 1 : i64}}"
         return self._define(x.shape, f"{text} : ({x.type}) -> {x.type}")
 
+    def negative(self, x: Value) -> Bits:
+        """Where x < 0."""
+        type, zero = x.type.replace("f32", "i1"), self.constant(0.0, x.shape)
+        text = f"stablehlo.compare LT, {x.name}, {zero.name} : ({x.type}, {x.type}) -> {type}"
+        return Bits(self._define(x.shape, text).name, type)
+
+    def select(self, bits: Bits, yes: Value, no: Value) -> Value:
+        """`yes` where the bit is set, else `no`."""
+        return self._define(yes.shape, f"stablehlo.select {bits.name}, {yes.name}, {no.name} : {bits.type}, {yes.type}")
+
     def select_negative(self, x: Value, negative: Value, other: Value) -> Value:
         """`negative` where x < 0, else `other`."""
-        bits = x.type.replace("f32", "i1")
-        zero = self.constant(0.0, x.shape)
-        less = self._define(x.shape, f"stablehlo.compare LT, {x.name}, {zero.name} : ({x.type}, {x.type}) -> {bits}")
-        return self._define(x.shape, f"stablehlo.select {less.name}, {negative.name}, {other.name} : {bits}, {x.type}")
+        return self.select(self.negative(x), negative, other)
 
     # ** sums and products **
     def reduce(self, op: str, x: Value, dims: Sequence[int], *, keepdim: bool) -> Value:

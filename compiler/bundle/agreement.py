@@ -6,17 +6,16 @@ from collections.abc import Sequence
 
 from mpcc.backends.mp_spdz.weights import Region, layout_weights
 from mpcc.compiler.bundle.contents import GRAPH, MANIFEST, MPC, RING, WEIGHTS, Arrays, Bundle, ClientPart
-from mpcc.compiler.bundle.manifest import COPY_AGAIN, Manifest, Placed
+from mpcc.compiler.bundle.limits import MOST_COPIES, REFUSE, check_graph_size, check_ring_size
+from mpcc.compiler.bundle.manifest import COPY_AGAIN, Manifest, Placed, end_of
 from mpcc.compiler.errors import BundleError
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.protocols import PROTOCOLS
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.compiler.types import TensorType
 
-LARGEST_VALUE = 2**40  # elements of one tensor: a billion times what is computed inside MPC in an hour
 _ROLES = ("client", "public")
 RECEIVER = "client"  # of every output
-REFUSE = "do not run this program"
 _NUMPY = {"f32": "float32", "f64": "float64", "i64": "int64", "i32": "int32", "bool": "bool"}
 
 
@@ -28,9 +27,16 @@ def check_bundle(bundle: Bundle, name: str) -> None:
     """
     manifest, where = bundle.manifest, f"{name}/{MANIFEST}"
     _check_choices(manifest, where)
-    _check_inputs(manifest, bundle.graph, where)
+    for file, graph in ((GRAPH, bundle.graph), (MPC, bundle.mpc)):
+        check_graph_size(graph, f"{name}/{file}")
+    if not manifest.reduced:
+        _check_inputs(manifest, bundle.graph, where)
+    check_ring_size(bundle.ring, f"{name}/{RING}")
     _check_ring(manifest, bundle.ring, where)
     check_weights(manifest.public_weights, bundle.public, f"{name}/public/{WEIGHTS}")
+    _check_copies(manifest.public_weights, bundle.public, f"{name}/public/{WEIGHTS}")
+    if bundle.provider is not None:
+        _check_copies(manifest.private_weights, bundle.provider, f"{name}/provider/{WEIGHTS}")
     given = {name for name, node in bundle.graph.outputs if bundle.graph[node].op != "keep"}
     _agree(given == {o.name for o in manifest.outputs}, "the outputs", GRAPH, where)
     known = {p.tensor for p in (*manifest.private_weights, *manifest.public_weights)}
@@ -41,14 +47,12 @@ def check_bundle(bundle: Bundle, name: str) -> None:
     _agree(all(shared[name] == role for name, role in roles.items()), "who may read what is shared", MPC, where)
     if bundle.client is not None:
         _check_public(bundle.client.graph, {n for n, role in roles.items() if role == "public"}, manifest, where)
-    for file, graph in ((GRAPH, bundle.graph), (MPC, bundle.mpc)):
-        _check_sizes(graph, f"{name}/{file}")
 
 
 def check_client(part: ClientPart, manifest: Manifest, name: str) -> None:
     """The client's graph against its weights and the manifest. BundleError as above."""
     where = f"{name}/client/{GRAPH}"
-    _check_sizes(part.graph, where)
+    check_graph_size(part.graph, where)
     _check_inputs(manifest, part.graph, where)
     for node in part.graph:
         if node.op not in ("param", "constant"):
@@ -80,6 +84,12 @@ def check_weights(placed: Sequence[Placed], arrays: Arrays, where: str) -> None:
     for p in placed:
         if p.tensor not in arrays or arrays[p.tensor].size != p.elements:
             raise BundleError("the file does not hold the weights of this program", where=where, todo=COPY_AGAIN)
+
+
+def _check_copies(placed: Sequence[Placed], arrays: Arrays, where: str) -> None:
+    """A small file may not become a stream that is larger than all memory."""
+    if end_of(placed) > MOST_COPIES * sum(array.size for array in arrays.values()):
+        raise BundleError("the program reads the same weights too often", where=where, todo=REFUSE)
 
 
 def placed_weights(region: Region) -> tuple[Placed, ...]:
@@ -120,9 +130,6 @@ def _check_inputs(manifest: Manifest, graph: Graph, where: str) -> None:
 
 
 def _check_ring(manifest: Manifest, ring: RingGraph, where: str) -> None:
-    for node, _ in ring.walk():
-        if node.type.elements > LARGEST_VALUE or any(size < 0 for size in node.type.shape):
-            raise BundleError(f"{node.name} has a size that no program has", where=RING, todo=COPY_AGAIN)
     layout = layout_weights(ring)
     revealed = {n.str_attr("name"): (n.type.shape, n.type.frac_bits) for n in ring if n.op == "reveal"}
     said = {o.name: (o.shape, o.frac_bits) for o in manifest.outputs if not o.clear}
@@ -145,14 +152,6 @@ def _check_owners(ring: RingGraph, where: str) -> None:
 
 
 # ** graphs **
-def _check_sizes(graph: Graph, where: str) -> None:
-    for node in graph:
-        if node.type.elements > LARGEST_VALUE:
-            raise BundleError(f"{node.name} has a size that no program has", where=where, todo=COPY_AGAIN)
-        if node.body is not None:
-            _check_sizes(node.body, where)
-
-
 def _tensors_of(graph: Graph) -> set[str]:
     return {str(n.attr("tensor")) for n in graph if n.op in ("param", "constant")}
 

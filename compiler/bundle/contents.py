@@ -8,7 +8,8 @@
               client/               graph.ir, weights.safetensors: what the client computes in clear; tokenizer.json
               provider/             weights.safetensors, manifest.json (its digest); for the provider's eyes only
 
-A role needs only the shared files and its own folder.
+Client and provider need the shared files and their own folder; the helper gets less: HELPER_FILES, and a manifest that
+is `reduced`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.json"
 SOURCE_KEY = "source"  # the source's entry among the digests: it may be renamed together with its folder
 # the files that the manifest has digests of; those in the client's folder are not everywhere
 SHARED_FILES = frozenset({GRAPH, RING, MPC, f"public/{WEIGHTS}"})
+HELPER_FILES = frozenset({RING, MPC, f"public/{WEIGHTS}"})
 CLIENT_FILES = frozenset({f"client/{GRAPH}", f"client/{WEIGHTS}"})
 OPTIONAL_FILES = frozenset({f"client/{TOKENIZER}"})
 
@@ -48,7 +50,8 @@ class ClientPart:
 class Bundle:
     """A compiled program; `client` and `provider` are None where that role's folder is not here.
 
-    `graph` is the model's, labelled; `mpc` the part of it that is computed inside MPC, which `ring` approximates.
+    `graph` is the model's, labelled; `mpc` the part of it that is computed inside MPC, which `ring` approximates. The
+    helper has no other graph than `mpc`.
     Weights are arrays of f32, f64, i64, i32 or bool by name.
     """
 

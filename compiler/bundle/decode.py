@@ -1,7 +1,7 @@
 """JSON that somebody else wrote as dataclasses: every value has the declared type, or the field is named in one error.
 
 Understood are str, int, float, bool, tuples, mappings, optional values and dataclasses of these. A number is finite and
-an integer at most LARGEST in magnitude; no text has control characters, since it is shown on terminals.
+an integer at most LARGEST in magnitude; every text can be shown on a terminal (`printable`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from mpcc.compiler.types import printable
 
 LARGEST = 2**53  # beyond, JSON numbers are not exact everywhere
 T = TypeVar("T")
@@ -29,11 +31,6 @@ def decoded(cls: type[T], value: object, where: str = "") -> T:
     """
     result: T = _decoded(cls, value, where)
     return result
-
-
-def printable(text: str) -> bool:
-    """Whether a text has no control characters."""
-    return not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in text)
 
 
 def _decoded(kind: Any, value: object, where: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from mpcc.compiler.bundle.decode import Malformed, decoded
 from mpcc.compiler.cost import Network
@@ -34,12 +34,16 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """An output: computed in MPC and revealed to the client, or (`clear`, `frac_bits` 0) by the client itself."""
+    """An output: computed in MPC and revealed to the client, or (`clear`, `frac_bits` 0) by the client itself.
+
+    One that is `whole` holds whole numbers: the positions of the largest logits.
+    """
 
     name: str
     shape: tuple[int, ...]
     frac_bits: int
     clear: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,10 @@ class Placed:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything about a program that is public; see the fields' names."""
+    """Everything about a program that is public; see the fields' names.
+
+    The helper's is `reduced` to what it needs to take part and to compare the program's digest with the others.
+    """
 
     mpcc: str
     protocol: str
@@ -80,6 +87,8 @@ class Manifest:
     alternatives: tuple[Alternative, ...] = ()  # forms of the program that were considered; empty: none but this one
     savings: tuple[Saving, ...] = ()  # what each pass saves; empty unless asked for
     numbers: tuple[PublicNumber, ...] = ()  # in the code of the model
+    output_frac_bits: int | None = None  # to which what is revealed was rounded inside MPC; None: it was not
+    reduced: bool = False
 
     @property
     def private_elements(self) -> int:
@@ -90,6 +99,27 @@ class Manifest:
     def public_elements(self) -> int:
         """Ring elements of the stream of public weights."""
         return end_of(self.public_weights)
+
+
+def reduced(manifest: Manifest) -> Manifest:
+    """Without what the model is, takes and gives in clear: no input, label, evidence or choice of the compiler."""
+    return replace(
+        manifest,
+        reduced=True,
+        architecture="",
+        inputs=(),
+        outputs=tuple(o for o in manifest.outputs if not o.clear),
+        evidence=(),
+        approximations=(),
+        labels={},
+        profile="",
+        local_truncations=0,
+        failure_probability=0.0,
+        low_rank=(),
+        alternatives=(),
+        savings=(),
+        numbers=(),
+    )
 
 
 def end_of(placed: Iterable[Placed]) -> int:

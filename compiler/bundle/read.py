@@ -7,6 +7,8 @@ the graphs are not yet known to mean something: their operations are checked bef
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from mpcc.compiler.bundle.agreement import check_bundle, check_client, check_wei
 from mpcc.compiler.bundle.contents import (
     CLIENT_FILES,
     GRAPH,
+    HELPER_FILES,
     MANIFEST,
     MPC,
     OPTIONAL_FILES,
@@ -33,6 +36,7 @@ from mpcc.compiler.bundle.contents import (
     ClientPart,
 )
 from mpcc.compiler.bundle.files import digest_of, path_pair
+from mpcc.compiler.bundle.limits import LARGEST_IR, LARGEST_TEXT
 from mpcc.compiler.bundle.manifest import COPY_AGAIN, Manifest, from_text, own_digests
 from mpcc.compiler.errors import BundleError, InternalError
 from mpcc.compiler.graph.ir import Graph
@@ -40,9 +44,11 @@ from mpcc.compiler.graph.text import parse_graph
 from mpcc.compiler.ring.ir import RingGraph
 from mpcc.compiler.ring.text import parse_ring
 from mpcc.compiler.ring.verify import verify
+from mpcc.compiler.types import printable
 
 DTYPES = ("float32", "float64", "int64", "int32", "bool")
 _DIGITS = frozenset("0123456789abcdef")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 T = TypeVar("T")
 
 
@@ -57,21 +63,24 @@ def load(path: str | Path, roles: Iterable[str] | None = None) -> Bundle:
     if not source_path.exists() and not folder.exists():
         raise BundleError("no such program", where=str(source_path))
     manifest, digests = from_text(_text(folder, MANIFEST), f"{folder.name}/{MANIFEST}")
-    _check_digests(digests, f"{folder.name}/{MANIFEST}")
+    _check_digests(digests, f"{folder.name}/{MANIFEST}", reduced=manifest.reduced)
     wanted = set(roles) if roles is not None else {r for r in ROLES if (folder / r).is_dir()}
     if unknown := sorted(wanted - set(ROLES)):
         raise BundleError(f"there is no role {unknown[0]!r}", todo=f"roles: {', '.join(ROLES)}")
+    if manifest.reduced and wanted:
+        raise BundleError(f"this is the helper's part of the program, not the {min(wanted)}'s", where=str(folder))
     reader = _Reader(folder, digests)
+    mpc: Graph = reader.parsed(MPC, parse_graph)
     source = _source(source_path, digests)
     bundle = Bundle(
         manifest,
         source,
-        reader.parsed(GRAPH, parse_graph),
+        mpc if manifest.reduced else reader.parsed(GRAPH, parse_graph),
         reader.parsed(RING, _verified_ring),
         reader.arrays(f"public/{WEIGHTS}"),
         _client(reader, manifest) if "client" in wanted else None,
         _provider(reader, manifest) if "provider" in wanted else None,
-        reader.parsed(MPC, parse_graph),
+        mpc,
     )
     check_bundle(bundle, folder.name)
     return bundle
@@ -100,12 +109,12 @@ def _provider(reader: _Reader, manifest: Manifest) -> Arrays:
     return tensors
 
 
-def _check_digests(digests: Mapping[str, str], where: str) -> None:
+def _check_digests(digests: Mapping[str, str], where: str, *, reduced: bool) -> None:
     """The files that have a digest are those that a bundle has: no other name is ever used as a path."""
-    needed = SHARED_FILES | CLIENT_FILES | {SOURCE_KEY}
+    needed = (HELPER_FILES if reduced else SHARED_FILES | CLIENT_FILES) | {SOURCE_KEY}
     if missing := sorted(needed - set(digests)):
         raise BundleError(f"the manifest is corrupt: no digest of {missing[0]}", where=where, todo=COPY_AGAIN)
-    if unknown := sorted(set(digests) - needed - OPTIONAL_FILES):
+    if unknown := sorted(set(digests) - needed - (frozenset() if reduced else OPTIONAL_FILES)):
         raise BundleError(
             f"the manifest is corrupt: a bundle has no file {unknown[0][:60]!r}", where=where, todo=COPY_AGAIN
         )
@@ -118,7 +127,7 @@ def _check_digests(digests: Mapping[str, str], where: str) -> None:
 
 def _source(path: Path, digests: Mapping[str, str]) -> str:
     try:
-        content = path.read_bytes()
+        content = _content(path, LARGEST_TEXT)
     except OSError as error:
         raise BundleError(f"cannot read the program: {error.strerror}", where=str(path)) from None
     if hashlib.sha256(content).hexdigest() != digests[SOURCE_KEY]:
@@ -135,7 +144,7 @@ def _source(path: Path, digests: Mapping[str, str]) -> str:
 
 def _text(folder: Path, name: str) -> str:
     try:
-        return _regular(folder / name).read_text("utf-8")
+        return _content(folder / name, LARGEST_IR if name.endswith(".ir") else LARGEST_TEXT).decode("utf-8")
     except UnicodeDecodeError:
         raise _corrupt(f"{folder.name}/{name}", "it is not text") from None
     except OSError as error:
@@ -147,6 +156,23 @@ def _regular(path: Path) -> Path:
     if path.exists() and not path.is_file():
         raise OSError(0, "it is not a file")
     return path
+
+
+def _content(path: Path, most: int) -> bytes:
+    with _regular(path).open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(0, f"it is larger than {most} bytes")
+    return content
+
+
+def _shows(text: str) -> bool:
+    """Whether no name in the text of an IR does something on a terminal."""
+    escaped = (json.loads(m[0]) for m in _QUOTED.finditer(text) if "\\" in m[0])
+    try:
+        return printable(text.replace("\n", "")) and all(map(printable, escaped))
+    except ValueError:
+        return False
 
 
 def _unreadable(folder: Path, name: str, error: OSError) -> BundleError:
@@ -184,6 +210,8 @@ class _Reader:
 
     def parsed(self, name: str, parse: Callable[[str], T]) -> T:
         text, where = self.text(name), f"{self.folder.name}/{name}"
+        if not _shows(text):
+            raise _corrupt(where, "it has control characters")
         try:
             return parse(text)
         except (BundleError, InternalError) as error:  # these say where in the text

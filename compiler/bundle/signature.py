@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from mpcc.compiler.bundle.decode import printable
 from mpcc.compiler.bundle.manifest import IDS_INPUT, InputSpec
 from mpcc.compiler.graph.ir import Graph
 from mpcc.compiler.ops import KEEPS_NUMBERS
+from mpcc.compiler.types import printable
 
 
 def input_specs(
@@ -61,5 +61,5 @@ def labels_in(config: Mapping[str, object] | None) -> dict[int, str]:
 
 
 def _shown(label: str) -> str:
-    """Without control characters, which a manifest may not hold."""
+    """Without the characters that a manifest may not hold."""
     return "".join(c if printable(c) else " " for c in label)

@@ -9,11 +9,11 @@ A network of one's own is a TOML file:
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpcc.compiler.errors import MpccError
+from mpcc.compiler.toml_file import read_toml
 
 KEYS = ("bandwidth_mbit_per_s", "round_trip_ms")
 
@@ -55,14 +55,9 @@ def network_of(choice: str | Path | Network) -> Network:
 
 
 def _described(path: Path) -> Network:
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise MpccError(f"cannot read the network: {error.strerror}", where=str(path)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        raise MpccError("the network is not a TOML file", where=str(path)) from None
+    table = read_toml(path, "the network")
     if unknown := [key for key in table if key not in KEYS]:
-        raise MpccError(f"the network has no {unknown[0]!r}", where=str(path), todo=f"it has: {', '.join(KEYS)}")
+        raise MpccError(f"the network has no {unknown[0][:60]!r}", where=str(path), todo=f"it has: {', '.join(KEYS)}")
     bandwidth, round_trip = (_number(table, key, path) for key in KEYS)
     if bandwidth == 0:
         raise MpccError(f"{KEYS[0]} must be above 0", where=str(path))

@@ -52,7 +52,9 @@ class Options:
     than the program).
 
     The program: `protocol`; `network`, what it is to be fast on ("lan", "wan", "local" or a TOML file: it decides
-    between forms that trade rounds for bytes); `output`, "logits" (the model's first output) or "all";
+    between forms that trade rounds for bytes); `output`, "logits" (the model's first output), "label" (the position of
+    the largest logit of each row, and no logit) or "all"; `output_frac_bits`, fractional bits of what is revealed: what
+    stands below them is rounded away inside MPC, which adds an error of at most 2^-(output_frac_bits + 1);
     `public_inputs`, those that every party may learn; `all_public`, it is meant that the base or the rules leave no
     weight private, or not even the task's head; `approximations` such as {"gelu": "quad"}, the default forms
     being faithful; `recover_lora`, find low-rank updates of the base's weights: the rank (a whole number), or the
@@ -79,6 +81,7 @@ class Options:
     protocol: str = "ring"
     network: str | Path | Network = "lan"
     output: str = "logits"
+    output_frac_bits: int | None = None
     public_inputs: tuple[str, ...] = ()
     all_public: bool = False
     approximations: Mapping[str, str] | None = None

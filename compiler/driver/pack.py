@@ -22,6 +22,7 @@ from mpcc.compiler.findings import LowRank, Saving
 from mpcc.compiler.frontend.capture import Captured
 from mpcc.compiler.frontend.numbers_in_code import numbers_in_code
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
+from mpcc.compiler.ops import WHOLE
 from mpcc.passes.graph.recover_lora import Recovered
 
 
@@ -89,6 +90,7 @@ def _manifest(
         alternatives=compiled.alternatives,
         savings=tuple(savings),
         numbers=numbers_in_code(model.graph, model.tensors),
+        output_frac_bits=options.output_frac_bits,
     )
 
 
@@ -114,9 +116,13 @@ def _inputs(model: Captured, compiled: Compiled) -> tuple[InputSpec, ...]:
 def _outputs(compiled: Compiled) -> tuple[OutputSpec, ...]:
     revealed = {n.str_attr("name"): n.type for n in compiled.ring if n.op == "reveal"}
     return tuple(
-        OutputSpec(name, revealed[name].shape, revealed[name].frac_bits)
-        if name in revealed
-        else OutputSpec(name, compiled.graph[node].type.shape, 0, clear=True)
+        OutputSpec(
+            name,
+            compiled.graph[node].type.shape,
+            revealed[name].frac_bits if name in revealed else 0,
+            clear=name not in revealed,
+            whole=compiled.graph[node].op in WHOLE,
+        )
         for name, node in compiled.graph.outputs
         if compiled.graph[node].op != "keep"
     )

@@ -10,6 +10,7 @@ import torch
 from mpcc.backends.mp_spdz.emitter import Source, emit
 from mpcc.compiler.driver.candidates import VARIANTS, base_settings, formats_for, weight_bound
 from mpcc.compiler.driver.check_options import check_options
+from mpcc.compiler.driver.check_output import check_output
 from mpcc.compiler.driver.choose import choose
 from mpcc.compiler.driver.debugging import print_times
 from mpcc.compiler.driver.options import Options
@@ -100,6 +101,7 @@ def compile_model(
     options = check_options(options)
     watch = Watch(options.without, options.print_after, stage=stage)
     check_base(model, partition)
+    check_output(model, options)
     low_rank: tuple[Recovered, ...] = ()
     if options.recover_lora is not None:
         model, low_rank = recover_lora(model, partition, options.recover_lora)
@@ -180,6 +182,7 @@ def _context(evidence: Sequence[Evidence], samples: Sequence[Inputs], options: O
         samples,
         options.public_inputs,
         options.output,
+        options.output_frac_bits,
         dict(options.approximations or {}),
         protocol.public_products_local,
         protocol.operands_free,

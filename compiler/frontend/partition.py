@@ -14,8 +14,6 @@ Every tensor that the model holds is judged, also constants, plain attributes an
 from __future__ import annotations
 
 import fnmatch
-import json
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +24,11 @@ from safetensors import SafetensorError, safe_open
 from mpcc.compiler.errors import PartitionError
 from mpcc.compiler.findings import Evidence
 from mpcc.compiler.frontend.capture import Captured
+from mpcc.compiler.frontend.checkpoint import shown, weight_files
 from mpcc.compiler.frontend.implied import structural
 from mpcc.compiler.frontend.names import is_adapter, unwrapped
 from mpcc.compiler.graph.ir import Graph
+from mpcc.compiler.toml_file import read_toml
 
 PUBLIC, PRIVATE = "public", "provider"
 _KEYS = ("public", "private", "open_adapters")
@@ -83,7 +83,7 @@ class Partition:
         unknown = sorted(set(table) - set(_KEYS))
         if unknown:
             raise PartitionError(
-                f"unknown key {unknown[0]!r} in the partition rules", todo=f"the keys are {', '.join(_KEYS)}"
+                f"unknown key {unknown[0][:60]!r} in the partition rules", todo=f"the keys are {', '.join(_KEYS)}"
             )
         for key, globs in table.items():
             if isinstance(globs, str) or not all(isinstance(g, str) for g in globs):
@@ -257,30 +257,18 @@ def _read_base(base: str | Path | torch.nn.Module | Mapping[str, torch.Tensor]) 
             with safe_open(file, framework="pt") as handle:
                 for name in handle.keys():  # noqa: SIM118 - not a mapping
                     tensors[name] = handle.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise PartitionError(f"cannot read the base checkpoint {file.name}: {error}") from None
+        except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
+            raise PartitionError(f"cannot read the base checkpoint {file.name}: {shown(error)}") from None
     return tensors, path.name
 
 
 def _checkpoint_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    index = path / "model.safetensors.index.json"
-    if index.exists():
-        listed = json.loads(index.read_text("utf-8"))["weight_map"].values()
-        return [path / name for name in sorted(set(listed))]
-    single = path / "model.safetensors"
-    if single.exists():
-        return [single]
+    if found := weight_files(path):
+        return found
     raise PartitionError(f"the base {path.name} holds no model.safetensors", todo="save it with save_pretrained first")
 
 
 def _read_rules(path: str | Path) -> Mapping[str, Sequence[str]]:
-    file = Path(path)
-    try:
-        table = tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise PartitionError(f"cannot read the partition rules {file.name}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PartitionError(f"{file.name} is not TOML: {error}") from None
-    return table
+    return read_toml(Path(path), "the file of partition rules", PartitionError)

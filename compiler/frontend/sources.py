@@ -23,6 +23,7 @@ from torch.export import ExportedProgram
 
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.frontend.archive import check_stored, load_program
+from mpcc.compiler.frontend.checkpoint import check_config, check_described, read_json, shown, sizes_of, weight_files
 
 MODEL_ENTRY, META_ENTRY, TOKENIZER_ENTRY = "model.pt2", "mpcc.json", "tokenizer.json"
 FORMAT, VERSION = "mpcc-model", 1
@@ -112,24 +113,14 @@ def _folder(path: Path, base: str | Path | None) -> Loaded:
     return replace(_module(module), tokenizer_json=text)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise MpccError("the file is not JSON", where=str(path)) from error
-    if not isinstance(value, dict):
-        raise MpccError("the file does not hold a JSON object", where=str(path))
-    return value
-
-
 def _class_of(path: Path) -> Any:
     """The model class that `architectures` in config.json names; only classes of transformers itself."""
     import transformers
 
-    names = _read_json(path / "config.json").get("architectures") or []
+    names = read_json(path / "config.json").get("architectures") or []
     if not names:
         return transformers.AutoModel
-    name = str(names[0])
+    name = str(names[0])[:100] if isinstance(names, list) else ""
     found = getattr(transformers, name, None) if name.isidentifier() else None
     if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
         raise MpccError(f"transformers has no model class {name!r}", where=str(path / "config.json"))
@@ -143,14 +134,36 @@ def _pretrained(path: Path, cls: Any, **options: Any) -> nn.Module:
             where=str(path),
             todo="save it again with model.save_pretrained(folder)",
         )
-    with _offline():
-        try:
-            module = cls.from_pretrained(str(path), local_files_only=True, use_safetensors=True, **options)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise MpccError(f"transformers cannot load the model: {_line(error)}", where=str(path)) from error
+    weights = sizes_of(weight_files(path))
+    check_config(read_json(path / "config.json"), weights, str(path))
+    with _offline(), _foreign("transformers cannot load the model", path):
+        check_described(_described(path, cls, options), weights, str(path))
+        module = cls.from_pretrained(str(path), local_files_only=True, use_safetensors=True, **options)
     if not isinstance(module, nn.Module):
         raise MpccError("transformers did not return a module", where=str(path))
     return module
+
+
+def _described(path: Path, cls: Any, options: Mapping[str, Any]) -> nn.Module:
+    """The model that a config describes, without memory for its weights."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(str(path), local_files_only=True, **options)
+    with torch.device("meta"):
+        made = cls.from_config(config) if hasattr(cls, "from_config") else cls(config)
+    assert isinstance(made, nn.Module)
+    return made
+
+
+@contextlib.contextmanager
+def _foreign(what: str, path: Path) -> Iterator[None]:
+    """Whatever a library makes of a file that somebody else wrote is one error of ours."""
+    try:
+        yield
+    except MpccError:
+        raise
+    except Exception as error:
+        raise MpccError(f"{what}: {shown(error)}", where=str(path)) from error
 
 
 def _adapter(path: Path, base: str | Path | None) -> Loaded:
@@ -162,7 +175,9 @@ def _adapter(path: Path, base: str | Path | None) -> Loaded:
     weights = path / "adapter_model.safetensors"
     if not weights.is_file():
         raise MpccError("the adapter has no adapter_model.safetensors; pickles are not opened", where=str(path))
-    task = _TASKS.get(str(_read_json(path / "adapter_config.json").get("task_type")))
+    settings = read_json(path / "adapter_config.json")
+    check_config(settings, sizes_of([weights]), str(path))
+    task = _TASKS.get(str(settings.get("task_type")))
     folder = Path(base)
     if not (folder / "config.json").is_file():
         raise MpccError("the base folder has no config.json", where=str(folder))
@@ -170,11 +185,8 @@ def _adapter(path: Path, base: str | Path | None) -> Loaded:
     labels = _labels(weights) if task and "Classification" in task else None
     options = {} if labels is None else {"num_labels": labels}
     inner = _pretrained(folder, cls, **options)
-    with _offline():
-        try:
-            module = PeftModel.from_pretrained(inner, str(path), local_files_only=True)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise MpccError(f"PEFT cannot load the adapter: {_line(error)}", where=str(path)) from error
+    with _offline(), _foreign("PEFT cannot load the adapter", path):
+        module = PeftModel.from_pretrained(inner, str(path), local_files_only=True)
     _restore(module, path)
     tokenizer = folder / "tokenizer.json"
     text = tokenizer.read_text("utf-8") if tokenizer.is_file() else None
@@ -227,11 +239,6 @@ def _offline() -> contextlib.AbstractContextManager[None]:
     return _environment(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
 
-def _line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
 # Files
 
 
@@ -240,7 +247,7 @@ def _file(path: Path, allow_pickle: bool) -> Loaded:
     try:
         return _opened(path, allow_pickle)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RecursionError, ValueError) as error:
-        raise MpccError(f"the model file is damaged: {_line(error)}", where=str(path)) from None
+        raise MpccError(f"the model file is damaged: {shown(error)}", where=str(path)) from None
 
 
 def _opened(path: Path, allow_pickle: bool) -> Loaded:
@@ -268,7 +275,7 @@ def _pickled(path: Path, allow_pickle: bool) -> Loaded:
     try:
         value = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
-        raise MpccError(f"PyTorch cannot read the file: {_line(error)}", where=str(path)) from error
+        raise MpccError(f"PyTorch cannot read the file: {shown(error)}", where=str(path)) from error
     if not isinstance(value, nn.Module):
         raise MpccError("the file holds no module, perhaps only a state dict", where=str(path))
     return _module(value)
@@ -288,7 +295,7 @@ def _exported(data: bytes, path: Path) -> Loaded:
         except MpccError as error:
             raise MpccError(error.what, where=str(path), todo=error.todo) from None
         except Exception as error:
-            raise MpccError(f"PyTorch cannot load the exported program: {_line(error)}", where=str(path)) from error
+            raise MpccError(f"PyTorch cannot load the exported program: {shown(error)}", where=str(path)) from error
 
 
 def _saved(archive: zipfile.ZipFile, path: Path) -> Loaded:

@@ -16,15 +16,24 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mpcc.compiler.errors import BundleError, InternalError
 from mpcc.compiler.graph.ir import Graph, Node, Origin
-from mpcc.compiler.types import DTYPES, Attr, TensorType
+from mpcc.compiler.types import (
+    DEEPEST,
+    DTYPES,
+    LONGEST_NUMBER,
+    MOST_DIMENSIONS,
+    MOST_NUMBERS,
+    SITES,
+    VISIBILITIES,
+    Attr,
+    TensorType,
+)
 
-_DEEPEST = 32
 _PLAIN = re.compile(r"[A-Za-z0-9_.]+")
 _TOKEN = re.compile(
     r"""\s*(?:(?P<string>"(?:[^"\\\n]|\\.)*")|(?P<number>-?(?:\d+\.\d+(?:e[+-]?\d+)?|\d+e[+-]?\d+|\d+|inf)(?![\w.]))"""
@@ -103,15 +112,14 @@ def parse_graph(text: str) -> Graph:
     return graph
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):
     kind: str
     text: str
     line: int
 
 
-def _tokens(text: str) -> list[_Token]:
-    tokens: list[_Token] = []
+def _tokens(text: str) -> Iterator[_Token]:
+    """One after the other: all of them at once would take a hundred times the memory of the text."""
     lines = text.split("\n")
     for number, line in enumerate(lines, 1):
         at, end = 0, len(line.rstrip())
@@ -119,25 +127,25 @@ def _tokens(text: str) -> list[_Token]:
             match = _TOKEN.match(line, at)
             if match is None or match.lastgroup is None:
                 raise BundleError("the graph text has a character that does not belong there", where=f"line {number}")
-            tokens.append(_Token(match.lastgroup, match.group(match.lastgroup), number))
+            yield _Token(match.lastgroup, match.group(match.lastgroup), number)
             at = match.end()
-    return [*tokens, _Token("end", "", len(lines))]
+    yield _Token("end", "", len(lines))
 
 
 class _Parser:
     """Recursive descent over tokens; every error names the line."""
 
-    def __init__(self, tokens: list[_Token]) -> None:
-        self._tokens = tokens
-        self._at = 0
+    def __init__(self, tokens: Iterator[_Token]) -> None:
+        self._rest = tokens
+        self._token = next(tokens)
         self._depth = 0
 
     def peek(self) -> _Token:
-        return self._tokens[self._at]
+        return self._token
 
     def next(self) -> _Token:
-        token = self._tokens[self._at]
-        self._at = min(self._at + 1, len(self._tokens) - 1)
+        token = self._token
+        self._token = next(self._rest, token)
         return token
 
     def error(self, what: str, token: _Token | None = None) -> BundleError:
@@ -147,8 +155,8 @@ class _Parser:
     def deeper(self) -> Iterator[None]:
         """One level further into nested values or bodies; hostile text must not exhaust the stack."""
         self._depth += 1
-        if self._depth > _DEEPEST:
-            raise self.error(f"more than {_DEEPEST} levels of nesting")
+        if self._depth > DEEPEST:
+            raise self.error(f"more than {DEEPEST} levels of nesting")
         yield
         self._depth -= 1
 
@@ -223,8 +231,8 @@ class _Parser:
         self.expect(":")
         type_ = self.type()
         origin = Origin(self.string(), self.string()) if self.accept("@") else Origin()
-        visibility = self.field("visibility")
-        site = self.field("site")
+        visibility = self.field("visibility", VISIBILITIES)
+        site = self.field("site", SITES)
         range_ = self.range()
         stats = self.stats()
         members = self.members()
@@ -236,11 +244,14 @@ class _Parser:
             self.expect("}")
         return Node(name, op, tuple(inputs), attrs, type_, origin, visibility, site, range_, stats, members, body)
 
-    def field(self, key: str) -> str:
+    def field(self, key: str, known: Container[str]) -> str:
         if not self.accept(key):
             return ""
         self.expect("=")
-        return self.word()
+        word = self.word()
+        if word not in known:
+            raise self.error(f"no {key} {word[:40]!r}")
+        return word
 
     def stats(self) -> tuple[tuple[str, float], ...]:
         if not self.accept("stats"):
@@ -285,6 +296,8 @@ class _Parser:
                     items.append(self.value())
                 if self.peek().text != ")":
                     self.expect(",")
+            if sum(not isinstance(item, str) for item in items) > MOST_NUMBERS:
+                raise self.error("a list is too long")
             return tuple(items)
         words: dict[str, Attr] = {"none": None, "true": True, "false": False, "nan": math.nan}
         if token.kind == "word" and token.text in words:
@@ -297,11 +310,10 @@ class _Parser:
             if self.accept("nan"):
                 return math.nan
             raise self.error("expected a number")
+        if len(token.text) > LONGEST_NUMBER:
+            raise self.error("a number is too long")
         self.next()
-        try:
-            return int(token.text) if re.fullmatch(r"-?\d+", token.text) else float(token.text)
-        except ValueError:
-            raise self.error("a number is too long") from None
+        return int(token.text) if re.fullmatch(r"-?\d+", token.text) else float(token.text)
 
     def range(self) -> tuple[float, float] | None:
         if not self.accept("range"):
@@ -325,6 +337,8 @@ class _Parser:
             if not isinstance(size, int) or size < 0:
                 raise self.error("a size must be a non-negative integer")
             shape.append(size)
+            if len(shape) > MOST_DIMENSIONS:
+                raise self.error(f"more than {MOST_DIMENSIONS} dimensions")
             if self.peek().text != "]":
                 self.expect(",")
         return TensorType(tuple(shape), dtype)

@@ -41,7 +41,12 @@ def lower(graph: Graph, settings: Settings) -> Lowered:
 
 def _output(ctx: Context, node: Node, value: RingNode, name: str) -> RingNode:
     """What is kept has been stored; everything else is opened to the client."""
-    return value if node.op == "keep" else ctx.b.reveal(ctx.at_scale(value), name)
+    return value if node.op == "keep" else ctx.b.reveal(_opened(ctx, value), name)
+
+
+def _opened(ctx: Context, value: RingNode) -> RingNode:
+    """At the working scale, or at its own where that has fewer bits: positions, and what was rounded."""
+    return value if value.type.frac_bits <= ctx.f else ctx.at_scale(value)
 
 
 def _lower_nodes(ctx: Context, graph: Graph, values: dict[str, RingNode]) -> dict[str, RingNode]:

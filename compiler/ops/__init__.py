@@ -14,6 +14,7 @@ from mpcc.compiler.ops import (
     logic,
     masks,
     normalisation,
+    outputs,
     reduction,
     state,
     substitutes,
@@ -33,6 +34,7 @@ _FAMILIES = (
     logic,
     masks,
     state,
+    outputs,
     clear,
 )
 

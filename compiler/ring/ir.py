@@ -35,7 +35,8 @@ class RingType:
     @property
     def int_bits(self) -> int:
         """The smallest n with |integer| < 2^n for every value within the bound."""
-        return math.floor(math.log2(self.bound * 2.0**self.frac_bits)) + 1 if self.bound > 0 else 0
+        largest = self.bound * 2.0**self.frac_bits
+        return math.floor(math.log2(largest)) + 1 if largest > 0 else 0
 
     def fits(self, ring_bits: int) -> bool:
         """Whether the ring holds every value within the bound, and the offset that signed truncation adds."""

@@ -20,11 +20,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 from mpcc.compiler.errors import InternalError
 from mpcc.compiler.ring.ir import RingGraph, RingNode, RingOrigin, RingType
-from mpcc.compiler.types import Attr
+from mpcc.compiler.types import DEEPEST, LONGEST_NUMBER, MOST_DIMENSIONS, MOST_NUMBERS, Attr
 
 NAME = re.compile(r"[A-Za-z_][\w.]*")
 TOKEN = re.compile(
@@ -34,6 +37,7 @@ TOKEN = re.compile(
              | (?P<sign>->|<=|[=(){}\[\],:@]) )""",
     re.VERBOSE,
 )
+SCALE = re.compile(r"q[0-9]{1,9}")
 CONSTANTS: dict[str, Attr] = {"None": None, "True": True, "False": False}
 
 
@@ -89,65 +93,93 @@ def parse_ring(text: str) -> RingGraph:
     parser = _Parser(text)
     parser.expect("ring")
     graph = parser.graph(parser.integer())
-    if parser.position != len(parser.tokens):
+    if parser.token.kind != "end":
         raise parser.error("more text after the end")
     return graph
 
 
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    line: int
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    """One after the other: all of them at once would take a hundred times the memory of the text."""
+    end, stop, line = 0, len(text.rstrip()), 1
+    while end < stop:
+        match = TOKEN.match(text, end)
+        if match is None or match.lastgroup is None:
+            raise InternalError(f"ring text, line {line}: cannot read {text[end : end + 20].strip()!r}")
+        line += text.count("\n", end, match.end())
+        yield _Token(match.lastgroup, match[match.lastgroup], line)
+        end = match.end()
+    yield _Token("end", "", line)
+
+
 class _Parser:
-    """Recursive descent over (kind, text, line) tokens."""
+    """Recursive descent; `token` is the next one."""
 
     def __init__(self, text: str) -> None:
-        self.tokens: list[tuple[str, str, int]] = []
-        self.position = 0
-        end, stop, line = 0, len(text.rstrip()), 1
-        while end < stop:
-            match = TOKEN.match(text, end)
-            if match is None or match.lastgroup is None:
-                raise InternalError(f"ring text, line {line}: cannot read {text[end : end + 20].strip()!r}")
-            line += text.count("\n", end, match.end())
-            self.tokens.append((match.lastgroup, match[match.lastgroup], line))
-            end = match.end()
+        self._rest = _tokens(text)
+        self._depth = 0
+        self.token = next(self._rest)
 
     def error(self, what: str) -> InternalError:
-        line = self.tokens[min(self.position, len(self.tokens) - 1)][2] if self.tokens else 1
-        return InternalError(f"ring text, line {line}: {what}")
+        return InternalError(f"ring text, line {self.token.line}: {what}")
 
-    def peek(self) -> str:
-        return self.tokens[self.position][1] if self.position < len(self.tokens) else ""
+    @contextmanager
+    def deeper(self) -> Iterator[None]:
+        """One level further into values or bodies: hostile text must not exhaust the stack."""
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise self.error(f"more than {DEEPEST} levels of nesting")
+        yield
+        self._depth -= 1
 
     def take(self, kind: str) -> str:
         """The text of the next token, which has to be of `kind`."""
-        if self.position >= len(self.tokens) or self.tokens[self.position][0] != kind:
-            raise self.error(f"expected a {kind}, found {self.peek()!r}")
-        self.position += 1
-        return self.tokens[self.position - 1][1]
+        token = self.token
+        if token.kind != kind:
+            raise self.error(f"expected a {kind}, found {token.text[:40]!r}")
+        self.token = next(self._rest, token)
+        return token.text
 
     def accept(self, text: str) -> bool:
-        if self.peek() != text:
+        if self.token.text != text or self.token.kind not in ("sign", "name"):
             return False
-        self.position += 1
+        self.take(self.token.kind)
         return True
 
     def expect(self, text: str) -> None:
         if not self.accept(text):
-            raise self.error(f"expected {text!r}, found {self.peek()!r}")
+            raise self.error(f"expected {text!r}, found {self.token.text[:40]!r}")
+
+    def number(self) -> int | float:
+        text = self.take("number")
+        if len(text) > LONGEST_NUMBER:
+            raise self.error("a number is too long")
+        return int(text) if text.lstrip("-").isdigit() else float(text)
 
     def integer(self) -> int:
-        text = self.take("number")
-        if not text.lstrip("-").isdigit():
-            raise self.error(f"expected an integer, found {text!r}")
-        return int(text)
+        value = self.number()
+        if not isinstance(value, int):
+            raise self.error(f"expected an integer, found {value!r}")
+        return value
 
     def string(self) -> str:
-        return str(json.loads(self.take("string")))
+        text = self.take("string")
+        try:
+            return str(json.loads(text))
+        except ValueError:
+            raise self.error("a quoted text has a bad escape") from None
 
     def graph(self, ring_bits: int) -> RingGraph:
         nodes: list[RingNode] = []
         while not self.accept("return"):
             nodes.append(self.node(ring_bits))
         outputs: list[tuple[str, str]] = []
-        while self.position < len(self.tokens) and self.tokens[self.position][0] == "string":
+        while self.token.kind == "string":
             name = self.string()
             self.expect("=")
             outputs.append((name, self.take("name")))
@@ -171,7 +203,8 @@ class _Parser:
         if self.accept("->"):
             node = replace(node, result_of=self.string())
         if self.accept("{"):
-            node = replace(node, body=self.graph(ring_bits))
+            with self.deeper():
+                node = replace(node, body=self.graph(ring_bits))
             self.expect("}")
         return node
 
@@ -188,28 +221,30 @@ class _Parser:
         if self.accept("("):
             items: list[Attr] = []
             while not self.accept(")"):
-                items.append(self.value())
+                with self.deeper():
+                    items.append(self.value())
                 self.accept(",")
+            if sum(not isinstance(item, str) for item in items) > MOST_NUMBERS:
+                raise self.error("a list is too long")
             return tuple(items)
-        if self.peek() in CONSTANTS:
+        if self.token.kind == "name" and self.token.text in CONSTANTS:
             return CONSTANTS[self.take("name")]
-        if self.peek().startswith('"'):
-            return self.string()
-        text = self.take("number")
-        return int(text) if text.lstrip("-").isdigit() else float(text)
+        return self.string() if self.token.kind == "string" else self.number()
 
     def type(self) -> RingType:
         publicity = self.take("name")
         if publicity not in ("share", "public"):
-            raise self.error(f"expected share or public, found {publicity!r}")
+            raise self.error(f"expected share or public, found {publicity[:40]!r}")
         self.expect("[")
         shape: list[int] = []
         while not self.accept("]"):
             shape.append(self.integer())
+            if len(shape) > MOST_DIMENSIONS:
+                raise self.error(f"more than {MOST_DIMENSIONS} dimensions")
             self.accept(",")
         scale = self.take("name")
+        if scale != "q" and not SCALE.fullmatch(scale):
+            raise self.error(f"expected a scale, found {scale[:40]!r}")
         frac_bits = self.integer() if scale == "q" else int(scale.removeprefix("q"))
         self.expect("<=")
-        text = self.take("number")
-        bound = int(text) if text.isdigit() else float(text)
-        return RingType(tuple(shape), frac_bits, bound, publicity == "public")
+        return RingType(tuple(shape), frac_bits, self.number(), publicity == "public")

@@ -15,9 +15,10 @@ from typing import Annotated
 
 import typer
 
-from mpcc.cli import check, compile, deploy, explain, finetune, generate, inspect, run
+from mpcc.cli import audit, check, compile, deploy, explain, finetune, generate, inspect, run
 from mpcc.cli.options import TRACEBACK
 from mpcc.compiler.errors import MpccError
+from mpcc.compiler.types import printable
 from mpcc.version import described
 
 BUG, INTERRUPTED = 70, 130
@@ -34,6 +35,7 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile.compile_command,
     "inspect": inspect.inspect,
+    "audit": audit.audit_command,
     "run": run.run,
     "generate": generate.generate,
     "explain": explain.explain,
@@ -111,10 +113,15 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0][:300]
 
 
+def _plain(line: str) -> str:
+    """Without signs that do something on a terminal: a message may quote a file."""
+    return line if printable(line) else "".join(c if printable(c) else "?" for c in line)
+
+
 def _failed(message: str, code: int, shown: bool) -> int:
     if shown:
         traceback.print_exc()
-    print(f"mpcc: {message}", file=sys.stderr)
+    print("\n".join(map(_plain, f"mpcc: {message}".split("\n"))), file=sys.stderr)
     return code
 
 

@@ -105,7 +105,9 @@ def show_verification(console: Console, result: Verification) -> None:
         console.print(inner)
     console.print()
     verdict = "ok: every output is" if result.ok else "FAILED: not every output is"
-    console.print(f"{verdict} within {result.tolerance:g}", style="bold", markup=False)
+    rounding = max((o.rounding for o in result.outputs.values()), default=0.0)
+    more = f" and what the program rounds away ({rounding:g})" if rounding else ""
+    console.print(f"{verdict} within {result.tolerance:g}{more}", style="bold", markup=False)
 
 
 def doctor_command(

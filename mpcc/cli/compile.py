@@ -73,7 +73,13 @@ FIELDS: Mapping[str, Any] = {
     ],
     "savings": _flag("savings", "Note what each pass saves; takes longer."),
     "approximation": Annotated[list[str] | None, typer.Option(help="e.g. gelu=quad; may be given again.")],
-    "output": Annotated[str, typer.Option(help="logits (the first output) or all.")],
+    "output": Annotated[
+        str, typer.Option(help="logits (the first output), label (which logit is largest, and no logit) or all.")
+    ],
+    "output_frac_bits": Annotated[
+        int | None,
+        typer.Option(min=0, max=30, help="Fractional bits of revealed numbers; the rest is rounded away inside MPC."),
+    ],
     "public_input": Annotated[list[str] | None, typer.Option(help="An input that everybody may learn.")],
     "all_public": _flag("all-public", "Allow that nothing, or not even the head, stays private."),
     "profile": Annotated[
@@ -122,6 +128,7 @@ def compile_command(**given: Any) -> None:
         stage("start")
         from mpcc.api import compile
         from mpcc.compiler.frontend.publishing import notes
+        from mpcc.extraction import extraction, warning
 
         partition = _partition(given["base"], given["partition"], given["peft"], given["open_adapter"] or ())
         program = compile(str(given["model"]), None, partition, samples, progress=stage, **choices)
@@ -129,8 +136,9 @@ def compile_command(**given: Any) -> None:
         program.save(out)
     if choices["calibrate_random"]:
         note("ranges come from random inputs, which is good for costs only; use --calibration before real use")
-    for line in notes(program.bundle.manifest.evidence):
-        note(line)
+    for line in (*notes(program.bundle.manifest.evidence), warning(extraction(program.bundle))):
+        if line:
+            note(line)
     _summary(program, out)
 
 

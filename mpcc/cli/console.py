@@ -17,7 +17,8 @@ def terminal(*, stderr: bool = False) -> Console:
 
 
 def note(text: str) -> None:
-    print(f"mpcc: note: {text}", file=sys.stderr)
+    """What a user should know although nothing is wrong."""
+    print(f"mpcc: note: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager

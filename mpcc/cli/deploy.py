@@ -17,13 +17,13 @@ import typer
 from mpcc.cli import files
 from mpcc.cli.console import note, stages, terminal
 from mpcc.cli.options import JsonFlag, ProgramPath, StateOption, TracebackFlag
-from mpcc.compiler.errors import MpccError
+from mpcc.compiler.errors import EngineError, MpccError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mpcc.program import Program
-    from mpcc.runtime.engine import Engine
+    from mpcc.runtime.engine import Engine, Served
     from mpcc.runtime.parties.processes import Limits
     from mpcc.runtime.parties.site import Site
 
@@ -122,9 +122,15 @@ def party(
     provision_only: Annotated[bool, typer.Option("--provision", help="Share the weights, store the shares.")] = False,
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the others at the start.")] = 25.0,
     idle: Annotated[float, typer.Option(min=1, help="Seconds without any work that are too long.")] = 25.0,
+    max_requests: Annotated[
+        int | None, typer.Option(min=1, help="The provider's: end the session after so many requests.")
+    ] = None,
     public_input: Annotated[
         list[str] | None,
         typer.Option(help="The client's word that everybody may learn this input; may be given again."),
+    ] = None,
+    accept: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="Take part only in the program of this digest; see mpcc audit.")
     ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")] = False,
     engine: Annotated[str | None, typer.Option(help="mp-spdz (unless given) or spu, the same for all roles.")] = None,
@@ -144,26 +150,42 @@ def party(
     source, _ = path_pair(program)
     if (role == "client" and not provision_only) != (input_file is not None):
         raise MpccError("the client needs --input, and nobody else does")
+    if max_requests is not None and (role != "provider" or provision_only):
+        raise MpccError("--max-requests is for the provider, who answers requests", todo="leave it out")
     chosen = engine_named(engine or DEFAULT, Options(spu_protocol))
     if not chosen.has_parties:
         raise chosen.no_parties()
     if (provision_only or state is not None) and not chosen.stores_shares:
         raise chosen.nothing_stored()
     loaded = load(source, {role} & set(OWNERS))
-    roles = chosen.roles(loaded.protocol)
-    if role not in roles:
-        raise MpccError(
-            f"{chosen.protocol(loaded.protocol)} has no role {role!r}", todo=f"its roles: {', '.join(roles)}"
-        )
+    _show_or_refuse(loaded, role, chosen, accept)
     chosen.check()
-    task = _Task(source, loaded, role, chosen, site_of(hosts, role, roles), Limits(wait, idle), state, as_json)
+    site = site_of(hosts, role, chosen.roles(loaded.protocol))
+    task = _Task(source, loaded, role, chosen, site, Limits(wait, idle), state, as_json)
     if provision_only:
         _provision(task)
     elif input_file is not None:
         _check_agreed(loaded, public_input or ())
         _ask(task, input_file, truncate)
     else:
-        _serve(task)
+        _serve(task, max_requests)
+
+
+def _show_or_refuse(program: Program, role: str, engine: Engine, accepted: str | None) -> None:
+    """Say in a few lines what the role is about to take part in.
+
+    MpccError if the protocol has no such role, or if it is not the program that was accepted.
+    """
+    from mpcc.audit import audit, check_accepted, check_role
+    from mpcc.compiler.protocols import described
+    from mpcc.report.audit import short_lines
+
+    audited = audit(program, described(engine.protocol(program.protocol)))
+    check_role(audited, role)
+    if accepted is not None:
+        check_accepted(audited.digest, accepted)
+    for line in short_lines(audited, role):
+        note(line)
 
 
 @dataclass(frozen=True)
@@ -206,8 +228,8 @@ def _provision(task: _Task) -> None:
         show_provisioned(terminal(), done, str(target))
 
 
-def _serve(task: _Task) -> None:
-    """Take part as provider or helper until the client has no more requests."""
+def _serve(task: _Task, most_requests: int | None) -> None:
+    """Take part as provider or helper until the client has no more requests, or the provider answers no more."""
     from mpcc.report.session import session_json, show_session
 
     with stages(_STAGES, silent=task.as_json) as stage:
@@ -217,8 +239,11 @@ def _serve(task: _Task) -> None:
             task.site,
             state=task.state,
             limits=task.limits,
+            most_requests=most_requests,
             on_stage=stage,
         )
+    if served.limit_reached:
+        note(_limit_in_words(served))
     if task.as_json:
         print(json.dumps(session_json(served, task.program.cost(), task.role), indent=1))
     else:
@@ -258,3 +283,16 @@ def _ask(task: _Task, input_file: Path, truncate: bool) -> None:
         tell_warnings(results)
     else:
         show_client(task.program, results, served, as_json=task.as_json)
+    if served is None or not served.limit_reached:
+        return
+    if isinstance(samples, list) and len(samples) > len(results):
+        raise EngineError(
+            f"{_limit_in_words(served)}; {len(samples) - len(results)} of yours have no answer",
+            todo="agree on another session",
+        )
+    note(_limit_in_words(served))
+
+
+def _limit_in_words(served: Served) -> str:
+    most = served.most_requests or 0
+    return f"the provider answers {most} request{'s' if most != 1 else ''} a session"

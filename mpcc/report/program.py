@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -18,7 +18,7 @@ from mpcc.sizes import size
 if TYPE_CHECKING:
     from mpcc.compiler.bundle.manifest import Manifest
     from mpcc.compiler.cost import Cost, Network
-    from mpcc.compiler.findings import Applied, LowRank, PublicNumber, Saving
+    from mpcc.compiler.findings import Applied, Evidence, LowRank, PublicNumber, Saving
     from mpcc.program import Program
 
 
@@ -40,11 +40,14 @@ def show_program(console: Console, program: Program, network: str | Network | No
             f"that one of them fails is 2^{math.log2(manifest.failure_probability):.1f} per inference",
             markup=False,
         )
-    numbers = [_numbers(manifest.numbers)] if manifest.numbers else []
-    low_rank = [_low_rank(manifest.low_rank)] if manifest.low_rank else []
-    for table in (_signature(program), _evidence(program), *numbers, *low_rank, _roles(program)):
-        console.print()
-        console.print(table)
+    numbers = [numbers_table(manifest.numbers)] if manifest.numbers else []
+    low_rank = [low_rank_table(manifest.low_rank)] if manifest.low_rank else []
+    if manifest.reduced:
+        console.print("the helper's part: it does not say what the model is, takes or tells", markup=False)
+    else:
+        for table in (_signature(program), evidence_table(manifest.evidence), *numbers, *low_rank, _roles(program)):
+            console.print()
+            console.print(table)
     for key in keys:
         console.print()
         console.print(_costs(program, network, key))
@@ -74,9 +77,9 @@ def _signature(program: Program) -> Table:
     return table
 
 
-def _evidence(program: Program) -> Table:
+def evidence_table(evidence: Sequence[Evidence]) -> Table:
+    """Every weight, by layer and reason, with the evidence that makes it public or private."""
     table = table_of("Weights and the evidence", "layers", "visibility", "tensors", "bytes", "because")
-    evidence = program.bundle.manifest.evidence
     for group in groups(evidence):
         add(table, group.layers, group.visibility, group.tensors, size(group.bytes), group.reason)
     for word, visibility in (("public", "public"), ("private", "provider")):
@@ -85,14 +88,16 @@ def _evidence(program: Program) -> Table:
     return table
 
 
-def _numbers(found: Iterable[PublicNumber]) -> Table:
+def numbers_table(found: Iterable[PublicNumber]) -> Table:
+    """The numbers in the model's code, which are public with their values."""
     table = table_of("Numbers in the model's code, public", "layer", "operation", "value", "times", "source")
     for n in found:
         add(table, n.layer, f"{n.operation} {n.attribute}", f"{n.value:.10g}", n.times, n.source)
     return table
 
 
-def _low_rank(found: Iterable[LowRank]) -> Table:
+def low_rank_table(found: Iterable[LowRank]) -> Table:
+    """What --recover-lora found: ranks and errors."""
     table = table_of(
         "Recovered low-rank updates: the base's weight and an adapter stand in for the weight",
         "weight",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from mpcc.compiler.types import LABEL, LOGITS
 from mpcc.report.tables import add, table_of
 from mpcc.runtime.engines import ESTIMATED, engine_named
 
@@ -29,7 +30,7 @@ def show_result(console: Console, result: Result, labels: Mapping[int, str]) -> 
 def show_outputs(console: Console, result: Result, labels: Mapping[int, str]) -> None:
     """Outputs, as labels where they are known."""
     for name, tensor in result.outputs.items():
-        shown = [f"{v:.4f}" for v in tensor.reshape(-1)[:8].tolist()]
+        shown = [f"{v:.4f}" if isinstance(v, float) else str(v) for v in tensor.reshape(-1)[:8].tolist()]
         rest = f" ... ({tensor.numel()} values)" if tensor.numel() > 8 else ""
         console.print(f"{name} {list(tensor.shape)}: {' '.join(shown)}{rest}", markup=False)
         if chosen := chosen_labels(name, tensor, labels):
@@ -64,8 +65,12 @@ def _players(estimated: Cost) -> tuple[str, ...]:
 
 
 def chosen_labels(name: str, tensor: torch.Tensor, labels: Mapping[int, str]) -> list[str]:
-    """The label with the largest logit of every row; empty where the output is not logits over the labels."""
-    if name != "logits" or not tensor.dim() or not labels or tensor.shape[-1] != len(labels) or len(labels) < 2:
+    """The label of every row: the one that was told, or that of the largest logit; empty where the output is neither,
+    or the labels have no names.
+    """
+    if name == LABEL and not tensor.is_floating_point():
+        return [labels.get(i, str(i)) for i in tensor.reshape(-1).tolist()] if labels else []
+    if name != LOGITS or not tensor.dim() or not labels or tensor.shape[-1] != len(labels) or len(labels) < 2:
         return []
     return [labels.get(i, str(i)) for i in tensor.reshape(-1, tensor.shape[-1]).argmax(-1).tolist()]
 

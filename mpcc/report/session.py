@@ -109,6 +109,7 @@ def session_json(served: Served, estimated: Cost, role: str | None = None) -> di
         "weights_seconds": served.weights_seconds,
         "compile_seconds": served.compile_seconds,
         "control_bytes": served.control_bytes,
+        "most_requests": served.most_requests,
     }
     return table | ({"estimated": estimated.to_json()} if engine_class(served.engine).estimated else {})
 

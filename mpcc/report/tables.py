@@ -21,6 +21,8 @@ def table_of(title: str, *columns: str) -> Table:
         "measured",
         "seconds",
         "source",
+        "bits at most",
+        "as coded",
     }
     for column in columns:
         table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")

@@ -47,11 +47,37 @@ def choose_truncations(graph: RingGraph, magnitudes: Mapping[str, float], budget
     )
     spent, local = 0.0, set()
     for mean, node, times in rated:
-        failure = node.type.elements * times * mean * MAGNITUDE_MARGIN / 2.0**graph.ring_bits
+        failure = _failure(node.type.elements * times, mean * MAGNITUDE_MARGIN, graph.ring_bits)
         if spent + failure <= budget and node.int_attr("bits") < LOCAL_WIDTH:
             spent += failure
             local.add(node.name)
     return apply_choice(graph, Choice(0, 0, spent, frozenset(local)))
+
+
+def _failure(elements: int, magnitude: float, ring_bits: int) -> float:
+    """At most how likely one of so many local truncations fails, where the mean |integer| is `magnitude`."""
+    return elements * magnitude / 2.0**ring_bits
+
+
+def local_elements(graph: RingGraph) -> int:
+    """How many elements of one inference are truncated locally."""
+    return sum(node.type.elements * times for node, times in graph.walk() if _is_local(node))
+
+
+def failure_at_bounds(graph: RingGraph) -> float:
+    """At most how likely a local truncation of one inference fails, if every value is as large as its bound says."""
+    sources = _sources(graph)
+    found = 0.0
+    for node, times in graph.walk():
+        if _is_local(node):
+            source = sources[node.name].type
+            largest = source.bound * 2.0**source.frac_bits
+            found += _failure(node.type.elements * times, largest, graph.ring_bits)
+    return min(found, 1.0)
+
+
+def _is_local(node: RingNode) -> bool:
+    return node.op == "trunc" and node.attr("variant") == "local"
 
 
 def apply_choice(graph: RingGraph, choice: Choice) -> tuple[RingGraph, Choice]:

@@ -12,6 +12,8 @@ from mpcc.runtime.mp_spdz.home import NAME
 from mpcc.runtime.parties.processes import Party
 
 _STOPPED = re.compile(r"^Stopped timer (\d+) at (\S+) \((\S+) MB, (\d+) rounds\)", re.MULTILINE)
+_MOST = re.compile(r"^Requests of this session: at most (\d+)$", re.MULTILINE)
+NO_LIMIT = 1 << 40  # requests of a session, where the provider names no number
 Count = tuple[float, int, int]  # seconds, bytes, rounds
 
 
@@ -34,6 +36,12 @@ def counts_of(party: Party) -> Counts:
     for n, s, mb, r in _STOPPED.findall(party.stdout.read_text("utf-8", "replace")):
         result.setdefault(int(n), []).append((float(s), round(float(mb) * 1e6), int(r)))
     return result
+
+
+def limit_of(party: Party) -> int | None:
+    """After how many requests the provider said that it ends the session; None if it did not."""
+    said = _MOST.search(party.stdout.read_text("utf-8", "replace"))
+    return None if said is None or int(said[1]) >= NO_LIMIT else int(said[1])
 
 
 def check_counts(player: int, counts: Counts, done: int) -> None:

@@ -140,6 +140,7 @@ class MpSpdz(Engine):
         *,
         state: Path | None = None,
         limits: Limits | None = None,
+        most_requests: int | None = None,
         on_stage: OnStage = lambda stage: None,
     ) -> Served:
         """See `Engine.serve`."""
@@ -151,6 +152,7 @@ class MpSpdz(Engine):
             state=state,
             site=without_client(site),
             limits=limits,
+            most_requests=most_requests,
             on_stage=on_stage,
         )
 

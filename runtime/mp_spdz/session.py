@@ -21,7 +21,7 @@ from mpcc.compiler.errors import EngineError
 from mpcc.runtime.engine import Int64, OnAnswer, OnStage, Provisioned, Served
 from mpcc.runtime.mp_spdz import state as states
 from mpcc.runtime.mp_spdz.build import INFER, PROVISION, SERVE, compile_source, party_command
-from mpcc.runtime.mp_spdz.counters import Timer, check_counts, counts_of, inference, total
+from mpcc.runtime.mp_spdz.counters import NO_LIMIT, Timer, check_counts, counts_of, inference, limit_of, total
 from mpcc.runtime.mp_spdz.emitted import Emitted
 from mpcc.runtime.mp_spdz.home import NAME, Home, find_home, party_binary, setup_of
 from mpcc.runtime.parties.agreement import part
@@ -128,13 +128,14 @@ def serve(
     site: Site | None = None,
     home: Path | None = None,
     limits: Limits | None = None,
+    most_requests: int | None = None,
     on_stage: OnStage = lambda stage: None,
     on_answer: OnAnswer = lambda number, answer: None,
 ) -> Served:
     """Answer the client's requests (None where the client is not here) in one session of all parties.
 
-    With `state` the shares stored there are used; without, `weights` are shared first. `on_answer` gets number and
-    outputs of each request as they come.
+    With `state` the shares stored there are used; without, `weights` are shared first. The provider ends the session
+    after `most_requests`. `on_answer` gets number and outputs of each request as they come.
     EngineError, with every process ended and the working folder removed (with MPCC_KEEP_WORK=1 it stays): MP-SPDZ is
     missing or too old, it refuses the source, a state is not this program's or not whole, a party fails or stalls, or
     the outputs are not what the program says.
@@ -161,7 +162,7 @@ def serve(
         ]
         own = weights if state is None else None
         on_stage("run")
-        with _fed(program, parties, requests, own, on_answer) as (answers, watch):
+        with _fed(program, parties, requests, own, most_requests, on_answer) as (answers, watch):
             _run_parties(program, parties, here, found, watchdog, limits, mode, watch)
             watch()
         on_stage("read")
@@ -174,6 +175,7 @@ def _fed(
     parties: Sequence[Party],
     requests: Iterable[Int64] | None,
     weights: Int64 | None,
+    most_requests: int | None,
     on_answer: OnAnswer,
 ) -> Iterator[tuple[Answers | None, Callable[[], None]]]:
     """Give every party its input, the client's one request after the other.
@@ -185,13 +187,16 @@ def _fed(
         for party in parties:
             if party.role == "client" and requests is not None:
                 data = party.folder / "Player-Data"
-                feeder = Feeder(_input(party), program.public_stream, requests, [n for n, _ in program.steps])
+                head = np.append(program.public_stream, NO_LIMIT)
+                feeder = Feeder(_input(party), head, requests, [n for n, _ in program.steps])
                 outputs = [o for _, o in program.steps]
                 answers = Answers(data / "Binary-Output-P0-0", outputs, on_answer, feeder.asked)
-            elif party.role == "provider" and weights is not None:
-                _give(party, np.concatenate([program.public_stream, weights]))
+            elif party.role == "provider":
+                own = np.zeros(0, np.int64) if weights is None else weights
+                most = NO_LIMIT if most_requests is None else most_requests
+                _give(party, np.concatenate([program.public_stream, own, np.full(2, most, np.int64)]))
             else:
-                _give(party, program.public_stream)
+                _give(party, np.append(program.public_stream, NO_LIMIT))
 
         def watch() -> None:
             if feeder is not None and answers is not None:
@@ -279,4 +284,5 @@ def _served(
         compile_seconds=compile_seconds,
         control_bytes=sum(total(own, Timer.CONTROL)[1] for own in counts),
         stored=stored,
+        most_requests=limit_of(parties[0]),
     )

@@ -12,7 +12,6 @@ and so on for each role. A role's own key stands beside its certificate (client.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from mpcc.compiler.errors import EngineError, MpccError
 from mpcc.compiler.protocols import PROTOCOLS
+from mpcc.compiler.toml_file import read_toml
 from mpcc.runtime.parties.keys import Identity, check_certificate, check_pair
 from mpcc.runtime.parties.site import Site
 
@@ -44,12 +44,7 @@ def read_hosts(path: Path, roles: Sequence[str]) -> tuple[Host, ...]:
     Raises:
         MpccError: not readable, not TOML, or an entry is missing or wrong.
     """
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise MpccError(f"cannot read the hosts: {error.strerror}", where=str(path)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise MpccError(f"the file of hosts is not TOML: {error}", where=str(path)) from None
+    table = read_toml(path, "the file of hosts")
     hosts = tuple(_host(path, table, role) for role in roles)
     if len({h.address for h in hosts}) < len(hosts):
         raise MpccError("two roles have the same host and port", where=str(path))

@@ -112,6 +112,7 @@ class Spu(Engine):
         *,
         state: Path | None = None,
         limits: Limits | None = None,
+        most_requests: int | None = None,
         on_stage: OnStage = lambda stage: None,
     ) -> Served:
         """See `Engine.serve`."""
@@ -126,5 +127,6 @@ class Spu(Engine):
             parts=program_parts(program),
             site=without_client(site),
             limits=limits,
+            most_requests=most_requests,
             on_stage=on_stage,
         )

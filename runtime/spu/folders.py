@@ -108,8 +108,11 @@ def prepare(
     site: Site,
     limits: Limits,
     work: Path,
+    most_requests: int | None = None,
 ) -> list[Party]:
-    """One folder for each role of the site, holding its own values only; `weights` are the provider's."""
+    """One folder for each role of the site, holding its own values only; `weights` and `most_requests` are the
+    provider's.
+    """
     roles = protocol_of(protocol).roles
     owners = [spu_party.PUBLIC if i.owner == "public" else roles.index(i.owner) for i in program.inputs]
     task = {
@@ -126,7 +129,14 @@ def prepare(
     }
     everybodys = values_of(program, "public", public)
     return [
-        _party(role, roles.index(role), task, everybodys, weights if role == "provider" else {}, work)
+        _party(
+            role,
+            roles.index(role),
+            task | ({"most_requests": most_requests or 0} if role == "provider" else {}),
+            everybodys,
+            weights if role == "provider" else {},
+            work,
+        )
         for role in site.identities
     ]
 

@@ -34,7 +34,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 PUBLIC = -1  # the owner of what every party has
-CLIENT = 0
+CLIENT, PROVIDER = 0, 1
 LINGER_SECONDS = 0.5
 TRY_AGAIN_MS = 200
 _UNIX = "unix:"
@@ -134,6 +134,14 @@ class Session:
         with (self.folder / "report.jsonl").open("a", encoding="ascii") as file:
             file.write(json.dumps(numbers) + "\n")
 
+    def most_requests(self) -> int:
+        """After how many requests the provider leaves (0: when the client does): its own number, told to the others."""
+        if self.rank != PROVIDER:
+            return int(struct.unpack("<Q", self.link.recv(PROVIDER))[0])
+        most = int(self.task["most_requests"])
+        self.tell(struct.pack("<Q", most))
+        return most
+
     def tell(self, word: bytes) -> None:
         for other in self.others:
             self.link.send(other, word)
@@ -147,23 +155,28 @@ def run_party(folder: Path) -> None:
         session.share({PUBLIC}, public)
     with np.load(folder / "weights.npz") as weights:
         sent = session.share(set(range(session.task["parties"])) - {CLIENT}, weights)
-    session.report(weights=sent, seconds=time.monotonic() - begin)
+    most = session.most_requests()
+    session.report(weights=sent, seconds=time.monotonic() - begin, most_requests=most)
     if session.rank == CLIENT:
-        _ask(session)
+        _ask(session, most)
     else:
-        while session.link.recv(CLIENT) == GO:
+        done = 0
+        while (not most or done < most) and session.link.recv(CLIENT) == GO:
             session.report(control=0, **session.infer({})[1])
-    session.tell(STOP) if session.rank == CLIENT else None
+            done += 1
     # A peer whose last message is not acknowledged aborts: leave a moment later, and without stopping the link.
     time.sleep(LINGER_SECONDS)
 
 
-def _ask(session: Session) -> None:
-    """The client's side: one inference for each request, each answered before the next is read."""
+def _ask(session: Session, most: int) -> None:
+    """The client's side: one inference for each request, each answered before the next is read.
+
+    When `most` are answered (0: any number) the others have left, and hear no more of it.
+    """
     answers = session.folder / "answers.bin"
     shapes = {i: e["shape"] for i, e in enumerate(session.inputs) if e["owner"] == CLIENT}
     with (session.folder / "requests").open("rb") as pipe:
-        more = True
+        more, done = True, 0
         while more:
             values = {str(i): _read(pipe, "<f8", shape).astype(np.float32) for i, shape in shapes.items()}
             session.tell(GO)
@@ -172,7 +185,11 @@ def _ask(session: Session) -> None:
             content = b"".join(np.asarray(r, "<f8").tobytes() for r in results) + bytes(8)
             with os.fdopen(os.open(answers, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
                 file.write(content)
+            done += 1
+            if done == most:
+                return
             more = bool(_read(pipe, "<i8", []))
+    session.tell(STOP)
 
 
 def _read(pipe: BinaryIO, kind: str, shape: list[int]) -> Any:

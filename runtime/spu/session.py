@@ -44,6 +44,7 @@ def serve(
     parts: Parts | None = None,
     site: Site | None = None,
     limits: Limits | None = None,
+    most_requests: int | None = None,
     on_stage: OnStage = lambda stage: None,
     on_answer: OnAnswer = lambda number, answer: None,
 ) -> Served:
@@ -55,6 +56,7 @@ def serve(
         weights: the provider's, by tensor; None where the provider is not here.
         parts: what all roles have to have in common besides what is run (`program_parts`).
         site: the roles that run here and where the others are; by default all roles are here.
+        most_requests: after how many the provider ends the session; None: when the client does.
         on_stage: called with "compile", "run" and "read" as they begin.
         on_answer: called with number and outputs of each request as they come.
 
@@ -72,7 +74,7 @@ def serve(
     with working_folder() as (work, watchdog):
         on_stage("compile")
         seconds = compile_program(program, work / "program", watchdog)
-        parties = prepare(program, protocol, public, own, here, chosen, work)
+        parties = prepare(program, protocol, public, own, here, chosen, work, most_requests)
         on_stage("run")
         common = {**(parts or {}), **_own_parts(program, protocol)}
         with _fed(program, parties, requests, on_answer) as (answers, watch):
@@ -175,6 +177,7 @@ def _served(
         weights_seconds=max(r[0]["seconds"] for r in reports),
         compile_seconds=compile_seconds,
         control_bytes=sum(m.control_bytes for m in measured),
+        most_requests=reports[0][0]["most_requests"] or None,
     )
 
 

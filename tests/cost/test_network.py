@@ -43,7 +43,7 @@ def test_a_file_says_what_a_preset_says(tmp_path):
         ("bandwidth_mbit_per_s = true\nround_trip_ms = 1", "is not a number"),
         ("bandwidth_mbit_per_s = 1\nround_trip_ms = '1'", "round_trip_ms is not a number"),
         ("bandwidth_mbit_per_s = 1\nround_trip_ms = 1\nspeed = 3", "has no 'speed'"),
-        ("bandwidth = = 1", "not a TOML file"),
+        ("bandwidth = = 1", "the network is not TOML"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path, text, message):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from examples.sentiment import data, model, reviews, train
+from mpcc.compiler.errors import MpccError
 
 FROZEN_LAYERS = 4
 
@@ -96,3 +97,16 @@ def test_a_model_is_reused_only_with_the_same_options(tmp_path: Path) -> None:
     (tmp_path / train.RECORD_FILE).write_text(json.dumps({"digest": options.digest()}), encoding="utf-8")
     assert train.read_record(tmp_path, options) is not None
     assert train.read_record(tmp_path, train.Options(seed=1)) is None
+
+
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
+    name, wanted = "model/vocab.txt", data.BASE_FILES["model/vocab.txt"]
+    (tmp_path / "model").mkdir()
+    with pytest.raises(MpccError, match=r"cannot read model/vocab\.txt"):
+        data.check_files(tmp_path, {name: wanted})
+    (tmp_path / name).write_bytes((data.base_folder() / "vocab.txt").read_bytes())
+    data.check_files(tmp_path, {name: wanted})
+    (tmp_path / name).write_bytes(b"[PAD]\n")
+    with pytest.raises(MpccError, match=r"model/vocab\.txt is another file: its SHA-256 is [0-9a-f]{64}") as caught:
+        data.check_files(tmp_path, {name: wanted})
+    assert "--require-hashes" in str(caught.value)

@@ -134,3 +134,15 @@ def test_norms_of_any_width_and_scale(n, scale, seed):
     check(
         "layer_norm", [x, r(n), r(n)], {"eps": 1e-5, "affine": "gamma_beta"}, (1, 2), "nearest", tolerance("layer_norm")
     )
+
+
+@FAST
+@given(st.integers(1, 20), st.integers(0, 13), magnitudes, seeds, st.sampled_from(MODES))
+def test_rounding_is_off_by_half_a_unit(n, frac_bits, scale, seed, mode):
+    """To any number of fractional bits: nothing below the unit is left, and nothing else has changed."""
+    torch.manual_seed(seed)
+    x = r(n, scale=scale)
+    graph, inputs, tensors = one_op("round_nearest", [x], {"frac_bits": frac_bits})
+    units = run_lowered(graph, inputs, tensors, mode=mode) * 2.0**frac_bits
+    assert np.array_equal(units, np.rint(units))
+    assert np.abs(units / 2.0**frac_bits - quantised(x, 16).numpy()).max() <= 2.0 ** -(frac_bits + 1)

@@ -77,7 +77,7 @@ class Deployed:
         return self.running[role]
 
     def finish(self, *roles: str) -> dict[str, tuple[int, str, str]]:
-        """Exit code, stdout and stderr of each role that was started."""
+        """Exit code, stdout and stderr (without notes) of each role that was started."""
         found = {}
         for role in roles or list(self.running):
             process = self.running.pop(role)
@@ -86,7 +86,7 @@ class Deployed:
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
-            found[role] = (process.returncode, out, err)
+            found[role] = (process.returncode, out, without_notes(err))
         return found
 
     def run(self, *options: str, client: tuple[str, ...] = (), **environment: str) -> dict[str, tuple[int, str, str]]:
@@ -100,6 +100,11 @@ class Deployed:
             process.kill()
             process.communicate()
         self.running.clear()
+
+
+def without_notes(err: str) -> str:
+    """What a command says on stderr besides notes: those tell what a role takes part in."""
+    return "".join(line for line in err.splitlines(keepends=True) if not line.startswith("mpcc: note: "))
 
 
 def program() -> Program:

@@ -6,6 +6,7 @@ import pytest
 import standin
 from ring_cases import make
 
+from mpcc.runtime.mp_spdz.counters import NO_LIMIT
 from mpcc.runtime.mp_spdz.state import SEAL
 
 NAMES = ["linear", "products", "loops"]
@@ -13,13 +14,16 @@ NAMES = ["linear", "products", "loops"]
 
 def streams(case, *client):
     public, private = case.region(True), case.region(False)
-    parts = ([public, *client], [public, private], [public])
+    most = flag(NO_LIMIT)
+    parts = ([public, most, *client], [public, private, most, most], [public, most])
     return {player: np.concatenate([np.zeros(0, np.int64), *own]) for player, own in enumerate(parts)}
 
 
 def once(case):
-    outputs = standin.execute(case.source.text, inputs=streams(case, case.client_stream)).private[0]
-    return np.concatenate(outputs)
+    public = case.region(True)
+    parts = ([public, case.client_stream], [public, case.region(False)], [public])
+    given = {player: np.concatenate(own) for player, own in enumerate(parts)}
+    return np.concatenate(standin.execute(case.source.text, inputs=given).private[0])
 
 
 def flag(value):
@@ -41,7 +45,7 @@ def test_requests(name, mode):
     given = streams(case, case.client_stream, flag(1), case.client_stream, flag(0))
     kept = provisioned(case) if mode == "infer" else None
     if mode == "infer":
-        given[1] = case.region(True)
+        given[1] = np.concatenate([case.region(True), flag(NO_LIMIT), flag(NO_LIMIT)])
     got = standin.execute(case.source.text, args=(mode,), inputs=given, persistence=kept).private[0]
     want = np.append(once(case), 0)
     assert np.concatenate(got).tolist() == [*want, *want]
@@ -61,3 +65,28 @@ def test_a_wrong_seal_ends_the_program():
         standin.execute(
             case.source.text, args=("infer",), inputs=streams(case, case.client_stream, flag(0)), persistence=kept
         )
+
+
+def limited(case, own, told, count, player):
+    """Answers of a session with `count` requests, as a player sees it whose own number is `own`."""
+    words = [part for _ in range(count - 1) for part in (case.client_stream, flag(1))]
+    given = streams(case, *words, case.client_stream, flag(0))
+    given[1][-1] = told
+    given[player][case.region(True).size + (case.region(False).size if player == 1 else 0)] = own
+    got = standin.execute(case.source.text, args=("serve",), inputs=given, seen_by=player).private[0]
+    return np.concatenate(got).size // (once(case).size + 1)
+
+
+@pytest.mark.parametrize(
+    "own, told, count, player, answered",
+    [
+        (NO_LIMIT, 2, 3, 0, 2),  # the client and the helper hear of the provider's number
+        (NO_LIMIT, 2, 3, 2, 2),
+        (2, 2, 3, 1, 2),
+        (2, 99, 3, 1, 2),  # whatever the others make of it, the provider stops at its own
+        (2, 2, 2, 1, 2),
+        (2, 2, 1, 1, 1),  # fewer were asked for
+    ],
+)
+def test_the_provider_ends_the_session(own, told, count, player, answered):
+    assert limited(make(primitives.linear), own, told, count, player) == answered

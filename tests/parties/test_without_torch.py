@@ -17,9 +17,12 @@ class Absent:
             raise ImportError(name)
 
 sys.meta_path.insert(0, Absent())
-import mpcc.cli.app, mpcc.doctor, mpcc.runtime.engines, mpcc.report.session, mpcc.report.result
+import mpcc.cli.app, mpcc.doctor, mpcc.runtime.engines, mpcc.report.session, mpcc.report.result, mpcc.report.audit
+from mpcc.audit import audit
 from mpcc.loading import load
-print(load(Path(sys.argv[1]), ()).cost().bytes_online)
+program = load(Path(sys.argv[1]), ())
+assert audit(program).digest
+print(program.cost().bytes_online)
 """
 
 

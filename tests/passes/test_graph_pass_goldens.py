@@ -2,7 +2,8 @@
 
 A file begins with `pass: sentence`, the title. Then may come `labels: w=public ...` (the graph is labelled before the
 pass), `tensor NAME: [numbers]` (others hold ones), `protocol: operands_free=false ...`, `public inputs: NAME ...` and
-`shown: labels` (who may read each value is printed, too). Given is the graph before the pass, Result after it, Client
+`shown: labels` (who may read each value is printed, too), `output: NAME [BITS]` (what is opened, and how many
+fractional bits of it). Given is the graph before the pass, Result after it, Client
 the client's part of a cut.
 """
 
@@ -40,6 +41,8 @@ def context(lines: dict[str, str]) -> GraphContext:
     facts = {key: json.loads(value) for key, value in (p.split("=") for p in lines.get("protocol", "").split())}
     chosen = dict(pair.split("=") for pair in lines.get("approximations", "").split())
     public = tuple(lines.get("public inputs", "").split())
+    output, _, bits = lines.get("output", "logits").partition(" ")
+    facts |= {"output": output, "output_frac_bits": int(bits) if bits else None}
     return GraphContext(labels=labels, public_inputs=public, approximations=chosen, **facts)
 
 

@@ -56,7 +56,7 @@ def finish(content=None):
         say(f"Stopped timer {{timer}} at 0.25 ({{mb}} MB, {{rounds}} rounds)")
     if player == 0:
         content = (data / "Input-Binary-P0-0").read_bytes() if content is None else content
-        (data / "Binary-Output-P0-0").write_bytes(content)
+        (data / "Binary-Output-P0-0").write_bytes(content[8:])  # first, how many requests the party answers
 
 def stopped(timer, times=1):
     say(f"Stopped timer {{timer}} at {{0.25 * times}} ({{1e-06 * timer * times}} MB, {{times}} rounds)")
@@ -72,6 +72,7 @@ def serve(numbers=2, each=lambda done: None, requests=2):
     # answers requests of some numbers each with the same numbers; the others, who see no request, do a fixed count
     stopped(2); stopped(5)
     source = (data / "Input-Binary-P0-0").open("rb") if player == 0 else None
+    _ = source.read(8) if source else b""  # how many requests the party answers
     done = 0
     while True:
         request = source.read(8 * numbers) if source else b""

@@ -15,6 +15,7 @@ from fake_home import GOOD, make_home, processes_below, soon
 from one_request import Job, run_job
 
 from mpcc.compiler.errors import EngineError
+from mpcc.runtime.mp_spdz.counters import NO_LIMIT
 from mpcc.runtime.parties import processes as parties
 from mpcc.runtime.parties.processes import Limits
 
@@ -68,7 +69,7 @@ def test_each_party_has_only_its_own(work):
     inside += "oct(os.stat(data / f'P{player}.key').st_mode & 0o777))\nbegin(); finish(content)"
     home = make_home(work.parent / "home", inside)
     run_job(job(), home=home)
-    for player, stream in enumerate(([1, -2, 3, 0], [7], [])):
+    for player, stream in enumerate(([NO_LIMIT, 1, -2, 3, 0], [7, NO_LIMIT, NO_LIMIT], [NO_LIMIT])):
         assert np.frombuffer((home / f"stream{player}").read_bytes(), "<i8").tolist() == stream
         names = (home / f"seen{player}").read_text().split()
         own = [f"Input-Binary-P{player}-0", f"P{player}.key"]

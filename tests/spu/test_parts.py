@@ -38,6 +38,35 @@ def test_every_role_makes_the_same_program(parts):
         assert code_of(load(path, ()).deployment()) == code_of(shared)
 
 
+def test_the_helper_gets_what_it_takes_part_in(parts):
+    """Not what the model is, takes or tells; but all that its digest of the program is made of."""
+    folder = parts["helper"].with_suffix(".mpcc")
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert files == {"manifest.json", "ring.ir", "mpc.ir", "public/weights.safetensors"}
+    own, whole = load(parts["helper"]), load(parts["client"])
+    text = (folder / "manifest.json").read_text()
+    known = [*whole.bundle.manifest.labels.values(), "input_ids", "byte-equal", "Bert", "client/"]
+    assert [word for word in known if word in (parts["client"].with_suffix(".mpcc") / "manifest.json").read_text()]
+    assert not [word for word in known if word in text]
+    a, b = own.deployment(), whole.deployment()
+    assert (a.source, a.ring, a.mpc, a.protocol) == (b.source, b.ring, b.mpc, b.protocol)
+    assert (
+        all((a.public[name] == value).all() for name, value in b.public.items()) and a.public.keys() == b.public.keys()
+    )
+    options = ("ring_bits", "frac_bits", "weight_frac_bits", "truncation", "output", "output_frac_bits")
+    assert all(getattr(a.manifest, name) == getattr(b.manifest, name) for name in options)
+    assert own.cost().to_json() == whole.cost().to_json()
+
+
+def test_the_helpers_part_is_nobody_elses(parts, capsys):
+    for role in ("client", "provider"):
+        with pytest.raises(MpccError, match=f"the helper's part of the program, not the {role}'s"):
+            load(parts["helper"], {role})
+    assert cli.call(["inspect", str(parts["helper"])]) == 0
+    shown = capsys.readouterr().out
+    assert "the helper's part" in shown and "label" not in shown and "Bert" not in shown
+
+
 # ** what is shown **
 ROLES = ("client", "provider", "helper")
 SERVED = Served(

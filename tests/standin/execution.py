@@ -27,17 +27,20 @@ def execute(
     truncation: str = "nearest",
     seed: int = 0,
     persistence: dict[str, Int64] | None = None,
+    seen_by: int | None = None,
 ) -> Outputs:
     """Run the text of a program and return what it wrote.
 
     `args` become program.args[1:]; `inputs` are the players' binary inputs (flat int64); `truncation` is how a
     truncation that is not asked to be nearest rounds: "nearest" (for comparing exactly) or "probabilistic"
-    (seeded). `persistence` keeps the stored shares from one call to the next. Errors are StandinErrors, or whatever
-    the text raises by itself (a name that is not provided is a NameError).
+    (seeded). `persistence` keeps the stored shares from one call to the next. With `seen_by` the players' own public
+    integers may differ, and those of this player count: the program as it runs there. Errors are StandinErrors, or
+    whatever the text raises by itself (a name that is not provided is a NameError).
     """
     if truncation not in ("nearest", "probabilistic"):
         raise ValueError(f"unknown truncation {truncation!r}")
     machine = Machine(inputs or {}, truncation == "nearest", seed, {} if persistence is None else persistence)
+    machine.seen_by = seen_by
     enter(machine)
     try:
         with np.errstate(over="ignore"):
@@ -82,4 +85,13 @@ def _names(args: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
-PROVIDED = ("for_range", "do_while", "if_", "break_point", "start_timer", "stop_timer", "print_ln", "runtime_error_if")
+PROVIDED = (
+    "for_range",
+    "do_while",
+    "if_",
+    "break_point",
+    "start_timer",
+    "stop_timer",
+    "print_ln",
+    "runtime_error_if",
+)

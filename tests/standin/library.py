@@ -56,14 +56,14 @@ def do_while(body: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def if_(condition: Any) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
-    """Decorator: run the body, a block of its own, if a public number is not zero."""
+    """Decorator: run the body, a block of its own, if a public condition is not zero."""
+    holds = bool(_public(condition))
 
     def decorator(body: Callable[[], Any]) -> Callable[[], Any]:
         state = machine()
-        state.unused_decorators.discard(decorator)
-        if _public(condition):
-            outer = state.frame
-            state.new_block()
+        outer = state.frame
+        state.new_block()
+        if holds:
             state.frame = Frame()
             body()
             state.frame.alive = False
@@ -71,7 +71,6 @@ def if_(condition: Any) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
         state.new_block()
         return body
 
-    machine().unused_decorators.add(decorator)
     return decorator
 
 

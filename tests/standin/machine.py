@@ -56,6 +56,7 @@ class Machine:
         self.nearest = nearest
         self.rng = np.random.default_rng(seed)
         self.persistence = persistence
+        self.seen_by: int | None = None
         self.budget = 1000
         self.outputs = Outputs()
         self.frame = Frame()
@@ -95,13 +96,16 @@ class Machine:
         return values
 
     def read_public_input(self, size: int) -> Int64:
-        """The next `size` integers of every player's binary input, which have to agree."""
+        """The next `size` integers of every player's binary input, which have to agree unless one player's are seen."""
         if not self.inputs:
             raise StandinError("no player has an input")
-        streams = [self.read_input(player, size) for player in sorted(self.inputs)]
-        if any((stream != streams[0]).any() for stream in streams):
+        streams = {player: self.read_input(player, size) for player in sorted(self.inputs)}
+        if self.seen_by is not None:
+            return streams[self.seen_by]
+        first = next(iter(streams.values()))
+        if any((stream != first).any() for stream in streams.values()):
             raise StandinError("the players' copies of a public input differ")
-        return streams[0]
+        return first
 
     def write_private(self, player: int, values: Int64) -> None:
         self.outputs.private.setdefault(player, []).append(values.copy())

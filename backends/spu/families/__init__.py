@@ -7,6 +7,7 @@ from mpcc.backends.spu.families import (
     layout,
     linear,
     normalisation,
+    outputs,
     reduction,
     substitutes,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "layout",
     "linear",
     "normalisation",
+    "outputs",
     "reduction",
     "substitutes",
 ]
