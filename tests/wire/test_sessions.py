@@ -205,6 +205,7 @@ def test_a_certificate_signed_with_a_partys_key(work, protocol):
 
 
 @pytest.mark.spu
+@pytest.mark.slow
 def test_a_certificate_signed_with_a_partys_key_for_spu(work):
     refused(("client", "provider", "helper"), of_spu(small_job()[0]), "a party was turned away", forged)
 
