@@ -1,4 +1,4 @@
-"""The connections of a process, as the system tells: whether one is closed at its other end.
+"""The connections of a process, as the system tells: whether one is closed at its other end, and where it listens.
 
 A party that waits for its own input does not notice that another one is gone.
 """
@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-_CLOSE_WAIT = "08"  # the other end has closed, this one has not
+_CLOSE_WAIT, _LISTEN = "08", "0A"  # the former: the other end has closed, this one has not
 _SOCKET = "socket:["
 
 
@@ -17,9 +17,18 @@ def peer_gone(pid: int) -> bool:
     """True if a TCP connection of the process was closed at its other end; False where the system does not tell."""
     try:
         waiting = {fields[9] for fields in _table(pid, "tcp", "tcp6") if fields[3] == _CLOSE_WAIT}
-        return bool(waiting) and bool(waiting & _sockets(pid))
+        return bool(waiting) and bool(waiting & _sockets(pid).keys())
     except OSError:
         return False
+
+
+def listening(pid: int) -> list[int]:
+    """The descriptors at which a process waits for IPv4 connections; [] where the system does not tell."""
+    try:
+        waiting = {fields[9] for fields in _table(pid, "tcp") if fields[3] == _LISTEN}
+        return [descriptor for inode, descriptor in _sockets(pid).items() if inode in waiting]
+    except OSError:
+        return []
 
 
 def _table(pid: int, *names: str) -> Iterator[list[str]]:
@@ -30,12 +39,12 @@ def _table(pid: int, *names: str) -> Iterator[list[str]]:
                 yield line.split()
 
 
-def _sockets(pid: int) -> set[str]:
-    """Inodes of the sockets that the process has open."""
-    found = set()
+def _sockets(pid: int) -> dict[str, int]:
+    """The sockets that the process has open: inode -> descriptor."""
+    found = {}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
             target = str(entry.readlink())
             if target.startswith(_SOCKET):
-                found.add(target[len(_SOCKET) : -1])
+                found[target[len(_SOCKET) : -1]] = int(entry.name)
     return found

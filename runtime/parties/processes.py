@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mpcc.compiler.errors import EngineError
 from mpcc.runtime.parties.connections import peer_gone
+from mpcc.runtime.parties.loopback_only import close_to_others
 from mpcc.runtime.parties.watchdog import Watchdog
 
 PORT_ATTEMPTS = 5
@@ -82,8 +83,8 @@ class Party:
 def free_ports(count: int) -> list[int]:
     """Ports that were free on the loopback a moment ago.
 
-    The parties connect to 127.0.0.1 only, but MP-SPDZ itself listens on every interface; who connects there without a
-    certificate of this run is turned away.
+    The parties connect to 127.0.0.1 only, but MP-SPDZ itself listens on every interface (see loopback_only.py); who
+    connects there without a certificate of this run is turned away.
     """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -154,6 +155,7 @@ def _supervise(parties: list[Party], limits: Limits, watch: Callable[[], None]) 
     """Wait until every party has ended well."""
     begin = moved = time.monotonic()
     seen, pause, connected = _activity(parties), 0.002, False
+    open_to_all = {p.process.pid for p in parties if p.process is not None}
     while True:
         codes = [p.process.poll() for p in parties if p.process is not None]
         if all(code == 0 for code in codes):
@@ -165,6 +167,7 @@ def _supervise(parties: list[Party], limits: Limits, watch: Callable[[], None]) 
         if activity[0] != seen[0] or abs(activity[1] - seen[1]) >= _CPU_STEP:
             seen, moved = activity, now
         if not connected:
+            open_to_all = {pid for pid in open_to_all if not close_to_others(pid)}
             _check_ports(parties)
             connected = all(_has(p.stdout, _STARTED) for p in parties)
         if not connected and now - begin > limits.start:
@@ -175,7 +178,7 @@ def _supervise(parties: list[Party], limits: Limits, watch: Callable[[], None]) 
         if now - moved > limits.idle:
             _raise_stall(parties, f"no party made progress for {limits.idle:g} s")
         time.sleep(pause)
-        pause = min(0.05, pause * 1.5)
+        pause = min(0.05 if connected or not open_to_all else 0.01, pause * 1.5)
 
 
 def _raise_failure(parties: list[Party]) -> None:
