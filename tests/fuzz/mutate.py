@@ -16,7 +16,19 @@ NUMBERS = (
     *("0.0", "-0.0", "0.5", "1e-300", "1e308", "1e999", "-1e999", "nan", "inf", "-inf", "NaN", "Infinity"),
 )
 TEXTS = (
-    *("", " ", "client", "provider", "helper", "everybody", "public", "secret", "x" * 300, "../../etc/passwd", "/dev/zero"),
+    *(
+        "",
+        " ",
+        "client",
+        "provider",
+        "helper",
+        "everybody",
+        "public",
+        "secret",
+        "x" * 300,
+        "../../etc/passwd",
+        "/dev/zero",
+    ),
     *("\x1b[2J", "\n", "\u202e", "\ud800", "\x00", "%s{0}$(id)`id`", "__import__('os')", "local", "safe", "nearest"),
 )
 _NUMBER = re.compile(rb"-?\b\d+(?:\.\d+)?(?:e[+-]?\d+)?\b")
@@ -114,7 +126,17 @@ def quoted(dice: random.Random, data: bytes) -> bytes:
 # ** of the IRs **
 def attribute(dice: random.Random, data: bytes) -> bytes:
     """The value of an attribute, or the attribute away."""
-    values = [b"true", b"none", b"None", b"()", b"(1, 2)", b'("a",)', b'"a"', b"((((1))))", dice.choice(NUMBERS).encode()]
+    values = [
+        b"true",
+        b"none",
+        b"None",
+        b"()",
+        b"(1, 2)",
+        b'("a",)',
+        b'"a"',
+        b"((((1))))",
+        dice.choice(NUMBERS).encode(),
+    ]
     return _replaced(
         dice,
         data,
@@ -174,7 +196,9 @@ def reveal_more(dice: random.Random, data: bytes) -> bytes:
     names = re.findall(rb"(?m)^\s*(%?[\w.]+) = ", data) or [b"x"]
     name = dice.choice(names)
     head, _, tail = data.rpartition(b"return ")
-    types = re.findall(rb"(?m)^\s*" + re.escape(name) + rb" = .* : (share\[.*?\] q -?\d+ <=\S+|share\[\S* q\d+ <=\S+)", data)
+    types = re.findall(
+        rb"(?m)^\s*" + re.escape(name) + rb" = .* : (share\[.*?\] q -?\d+ <=\S+|share\[\S* q\d+ <=\S+)", data
+    )
     line = b'leak = reveal(%s) {name="leak", to="client"} : %s\n' % (name, types[0] if types else b"share[] q0 <=1.0")
     return head + line + b'return "leak"=leak, ' + tail if types else head + b'return "leak" = %s, ' % name + tail
 
@@ -185,7 +209,10 @@ def loop(dice: random.Random, data: bytes) -> bytes:
         return re.sub(rb"count=\d+", b"count=" + dice.choice(NUMBERS[:20]).encode(), data, count=1)
     body = b"return"
     for level in range(dice.choice((1, 2, 5, 40, 2000))):
-        inner = b"n%d = repeat(n) {carried=0, count=%d} : share[] q0 <=0.0 {\n" % (level, dice.choice((1, 9, 10**5, 10**9)))
+        inner = b"n%d = repeat(n) {carried=0, count=%d} : share[] q0 <=0.0 {\n" % (
+            level,
+            dice.choice((1, 9, 10**5, 10**9)),
+        )
         body = inner + b"m = const() {value=1} : public[] q0 <=1.0\n" + body + b"\n}\nreturn"
     head, _, tail = data.rpartition(b"return ")
     first = b"n = const() {value=1} : public[] q0 <=1.0\n"

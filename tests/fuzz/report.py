@@ -17,7 +17,7 @@ one output more). Digests and fingerprints are repaired after the change: the au
 follows from the reader's name, the seed and its number alone.
 
 A file may be *refused*, with one line of printable text (exit code 2 or 3), or *accepted*. Everything else is *bad*:
-another exception, a line with control characters, more than {seconds} s, more than {memory} MB of address space beyond
+another exception, a line with control characters, more than {seconds} s of computing, more than {memory} MB of address space beyond
 what Python and its libraries take at the start. The most memory that was resident in any process was {resident:.0f} MB,
 libraries included.
 
