@@ -96,7 +96,7 @@ def _stop(number: int, frame: object) -> None:
 def _clean(line: str) -> str:
     if not line or "\n" in line or len(line) > LONGEST_LINE:
         return f"a message that is not one line: {line[:200]!r}"
-    if any(not c.isprintable() and not c.isspace() or c in "\r\t\x85\u2028\u2029" for c in line):
+    if any((not c.isprintable() and not c.isspace()) or c in "\r\t\x85\u2028\u2029" for c in line):
         return f"a message with control characters: {line[:200]!r}"
     return "refused"
 

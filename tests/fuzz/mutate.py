@@ -1,4 +1,4 @@
-"""Changes to a file, as an enemy who knows its form would make them; every one follows from the random numbers given."""
+"""Changes to a file, as an enemy who knows its form would make them; each follows from the random numbers given."""
 
 from __future__ import annotations
 
@@ -243,14 +243,14 @@ def _collect(value: Any, places: list[tuple[Any, Any]]) -> None:
 
 
 def _change(dice: random.Random, holder: Any, key: Any, places: Sequence[tuple[Any, Any]]) -> None:
-    if isinstance(holder, dict) and key not in holder or isinstance(holder, list) and not key < len(holder):
+    if (isinstance(holder, dict) and key not in holder) or (isinstance(holder, list) and not key < len(holder)):
         return
     kind = dice.randrange(8)
     if kind == 0:
         del holder[key]
     elif kind == 1:
         other, place = dice.choice(places)
-        value = other[place] if place in other or isinstance(other, list) and place < len(other) else None
+        value = other[place] if place in other or (isinstance(other, list) and place < len(other)) else None
         holder[key] = json.loads(json.dumps(value)) if value is not holder else None
     elif kind == 2 and isinstance(holder, dict):
         holder[dice.choice(TEXTS)] = holder.pop(key)
