@@ -172,7 +172,9 @@ def read_recipe(path: Path, base: Path | None = None) -> Recipe:
 
 def _check(recipe: Recipe, path: Path) -> None:
     if recipe.task not in TASKS:
-        raise MpccError(f"unknown task {recipe.task[:40]!r}", where=path.name, todo=f"choose one of: {', '.join(TASKS)}")
+        raise MpccError(
+            f"unknown task {recipe.task[:40]!r}", where=path.name, todo=f"choose one of: {', '.join(TASKS)}"
+        )
     if recipe.base is None:
         raise MpccError("the recipe names no base model", where=path.name, todo="add base = FOLDER, or give --base")
     chosen = recipe.techniques

@@ -65,7 +65,7 @@ def check_graph(graph: Graph, stage: str, name: str) -> None:
     try:
         verify(graph, stage)
     except InternalError as error:  # of our own graphs it would be a bug
-        raise BundleError(f"the graph breaks a rule: {error}", where=name, todo=COPY_AGAIN) from None
+        raise BundleError(f"the graph breaks a rule: {str(error)[:300]}", where=name, todo=COPY_AGAIN) from None
 
 
 def tensors_of(arrays: Arrays) -> dict[str, torch.Tensor]:

@@ -29,6 +29,7 @@ def check_bundle(bundle: Bundle, name: str) -> None:
     _check_choices(manifest, where)
     for file, graph in ((GRAPH, bundle.graph), (MPC, bundle.mpc)):
         check_graph_size(graph, f"{name}/{file}")
+        _check_labels(graph, f"{name}/{file}")
     if not manifest.reduced:
         _check_inputs(manifest, bundle.graph, where)
     check_ring_size(bundle.ring, f"{name}/{RING}")
@@ -53,6 +54,7 @@ def check_client(part: ClientPart, manifest: Manifest, name: str) -> None:
     """The client's graph against its weights and the manifest. BundleError as above."""
     where = f"{name}/client/{GRAPH}"
     check_graph_size(part.graph, where)
+    _check_labels(part.graph, where)
     _check_inputs(manifest, part.graph, where)
     for node in part.graph:
         if node.op not in ("param", "constant"):
@@ -131,6 +133,8 @@ def _check_inputs(manifest: Manifest, graph: Graph, where: str) -> None:
 
 def _check_ring(manifest: Manifest, ring: RingGraph, where: str) -> None:
     layout = layout_weights(ring)
+    leaving = {n.str_attr("name"): n.name for n in ring if n.op == "reveal"}
+    _agree(leaving == dict(ring.outputs), "what is opened", RING, where)
     revealed = {n.str_attr("name"): (n.type.shape, n.type.frac_bits) for n in ring if n.op == "reveal"}
     said = {o.name: (o.shape, o.frac_bits) for o in manifest.outputs if not o.clear}
     names = [n.str_attr("name") for n in ring if n.op == "input"]
@@ -152,6 +156,13 @@ def _check_owners(ring: RingGraph, where: str) -> None:
 
 
 # ** graphs **
+def _check_labels(graph: Graph, where: str) -> None:
+    """Every node says who may read it and where it is computed; whether it says so rightly is checked with PyTorch."""
+    for node in graph:
+        if not node.visibility or not node.site:
+            raise BundleError(f"{node.name[:60]} has no visibility or no site", where=where, todo=COPY_AGAIN)
+
+
 def _tensors_of(graph: Graph) -> set[str]:
     return {str(n.attr("tensor")) for n in graph if n.op in ("param", "constant")}
 

@@ -1,7 +1,7 @@
 """How large a received program may be: whatever is larger is refused before anything of it is run.
 
-Each limit is far above the programs there are, so that nobody meets one with an honest program: LLaMA-70B on 4096 tokens
-has values of 2^28 elements, computes 2^48 products, and its texts have ten million bytes.
+Each limit is far above the programs there are, so that no honest one meets it: LLaMA-70B on 4096 tokens has values of
+2^28 elements, computes 2^48 products, and its texts have ten million bytes.
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ from mpcc.compiler.types import printable
 DTYPES = ("float32", "float64", "int64", "int32", "bool")
 _DIGITS = frozenset("0123456789abcdef")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_LONGEST = 300  # characters of what is wrong, which may quote the file
 T = TypeVar("T")
 
 
@@ -182,7 +183,7 @@ def _unreadable(folder: Path, name: str, error: OSError) -> BundleError:
 
 
 def _corrupt(where: str, why: str) -> BundleError:
-    return BundleError(f"the file is corrupt: {why}", where=where, todo=COPY_AGAIN)
+    return BundleError(f"the file is corrupt: {why[:_LONGEST]}", where=where, todo=COPY_AGAIN)
 
 
 @dataclass(frozen=True)

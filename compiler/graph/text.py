@@ -294,10 +294,10 @@ class _Parser:
             while not self.accept(")"):
                 with self.deeper():
                     items.append(self.value())
+                if len(items) > MOST_NUMBERS and not isinstance(items[-1], str):
+                    raise self.error("a list is too long")
                 if self.peek().text != ")":
                     self.expect(",")
-            if sum(not isinstance(item, str) for item in items) > MOST_NUMBERS:
-                raise self.error("a list is too long")
             return tuple(items)
         words: dict[str, Attr] = {"none": None, "true": True, "false": False, "nan": math.nan}
         if token.kind == "word" and token.text in words:

@@ -223,9 +223,9 @@ class _Parser:
             while not self.accept(")"):
                 with self.deeper():
                     items.append(self.value())
+                if len(items) > MOST_NUMBERS and not isinstance(items[-1], str):
+                    raise self.error("a list is too long")
                 self.accept(",")
-            if sum(not isinstance(item, str) for item in items) > MOST_NUMBERS:
-                raise self.error("a list is too long")
             return tuple(items)
         if self.token.kind == "name" and self.token.text in CONSTANTS:
             return CONSTANTS[self.take("name")]

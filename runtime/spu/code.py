@@ -26,5 +26,5 @@ def code_of(program: Deployment) -> StableHlo:
     try:
         return emit_stablehlo(program.mpc, largest_sums(program.mpc, program.ring))
     except (InternalError, LookupError, ValueError, TypeError) as error:
-        said = error if isinstance(error, InternalError) else type(error).__name__
+        said = str(error)[:300] if isinstance(error, InternalError) else type(error).__name__
         raise BundleError(f"the graph is not a program: {said}", where=MPC, todo=COPY_AGAIN) from None

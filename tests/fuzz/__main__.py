@@ -1,8 +1,8 @@
 """`make fuzz`: change files by the thousand, feed them to their readers, print and write what became of them.
 
-    python -m tests.fuzz --cases 100000 --seed 0 --report docs/fuzzing.md
-    python -m tests.fuzz --only ring.ir --cases 2000            # one reader, or those whose name has this in it
-    python -m tests.fuzz --only "ring.ir of stack: run" --case 17 --write file     # the file of one case
+python -m tests.fuzz --cases 100000 --seed 0 --report docs/fuzzing.md
+python -m tests.fuzz --only ring.ir --cases 2000            # one reader, or those whose name has this in it
+python -m tests.fuzz --only "ring.ir of stack: run" --case 17 --write file     # the file of one case
 """
 
 from __future__ import annotations

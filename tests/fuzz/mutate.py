@@ -1,4 +1,4 @@
-"""Changes to a file, as an enemy who knows its form would make them; every one follows from the random numbers given."""
+"""Changes to a file, as an enemy who knows its form would make them; each follows from the random numbers given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,19 @@ NUMBERS = (
     *("0.0", "-0.0", "0.5", "1e-300", "1e308", "1e999", "-1e999", "nan", "inf", "-inf", "NaN", "Infinity"),
 )
 TEXTS = (
-    *("", " ", "client", "provider", "helper", "everybody", "public", "secret", "x" * 300, "../../etc/passwd", "/dev/zero"),
+    *(
+        "",
+        " ",
+        "client",
+        "provider",
+        "helper",
+        "everybody",
+        "public",
+        "secret",
+        "x" * 300,
+        "../../etc/passwd",
+        "/dev/zero",
+    ),
     *("\x1b[2J", "\n", "\u202e", "\ud800", "\x00", "%s{0}$(id)`id`", "__import__('os')", "local", "safe", "nearest"),
 )
 _NUMBER = re.compile(rb"-?\b\d+(?:\.\d+)?(?:e[+-]?\d+)?\b")
@@ -114,7 +126,17 @@ def quoted(dice: random.Random, data: bytes) -> bytes:
 # ** of the IRs **
 def attribute(dice: random.Random, data: bytes) -> bytes:
     """The value of an attribute, or the attribute away."""
-    values = [b"true", b"none", b"None", b"()", b"(1, 2)", b'("a",)', b'"a"', b"((((1))))", dice.choice(NUMBERS).encode()]
+    values = [
+        b"true",
+        b"none",
+        b"None",
+        b"()",
+        b"(1, 2)",
+        b'("a",)',
+        b'"a"',
+        b"((((1))))",
+        dice.choice(NUMBERS).encode(),
+    ]
     return _replaced(
         dice,
         data,
@@ -174,7 +196,9 @@ def reveal_more(dice: random.Random, data: bytes) -> bytes:
     names = re.findall(rb"(?m)^\s*(%?[\w.]+) = ", data) or [b"x"]
     name = dice.choice(names)
     head, _, tail = data.rpartition(b"return ")
-    types = re.findall(rb"(?m)^\s*" + re.escape(name) + rb" = .* : (share\[.*?\] q -?\d+ <=\S+|share\[\S* q\d+ <=\S+)", data)
+    types = re.findall(
+        rb"(?m)^\s*" + re.escape(name) + rb" = .* : (share\[.*?\] q -?\d+ <=\S+|share\[\S* q\d+ <=\S+)", data
+    )
     line = b'leak = reveal(%s) {name="leak", to="client"} : %s\n' % (name, types[0] if types else b"share[] q0 <=1.0")
     return head + line + b'return "leak"=leak, ' + tail if types else head + b'return "leak" = %s, ' % name + tail
 
@@ -185,7 +209,10 @@ def loop(dice: random.Random, data: bytes) -> bytes:
         return re.sub(rb"count=\d+", b"count=" + dice.choice(NUMBERS[:20]).encode(), data, count=1)
     body = b"return"
     for level in range(dice.choice((1, 2, 5, 40, 2000))):
-        inner = b"n%d = repeat(n) {carried=0, count=%d} : share[] q0 <=0.0 {\n" % (level, dice.choice((1, 9, 10**5, 10**9)))
+        inner = b"n%d = repeat(n) {carried=0, count=%d} : share[] q0 <=0.0 {\n" % (
+            level,
+            dice.choice((1, 9, 10**5, 10**9)),
+        )
         body = inner + b"m = const() {value=1} : public[] q0 <=1.0\n" + body + b"\n}\nreturn"
     head, _, tail = data.rpartition(b"return ")
     first = b"n = const() {value=1} : public[] q0 <=1.0\n"
@@ -216,14 +243,14 @@ def _collect(value: Any, places: list[tuple[Any, Any]]) -> None:
 
 
 def _change(dice: random.Random, holder: Any, key: Any, places: Sequence[tuple[Any, Any]]) -> None:
-    if isinstance(holder, dict) and key not in holder or isinstance(holder, list) and not key < len(holder):
+    if (isinstance(holder, dict) and key not in holder) or (isinstance(holder, list) and not key < len(holder)):
         return
     kind = dice.randrange(8)
     if kind == 0:
         del holder[key]
     elif kind == 1:
         other, place = dice.choice(places)
-        value = other[place] if place in other or isinstance(other, list) and place < len(other) else None
+        value = other[place] if place in other or (isinstance(other, list) and place < len(other)) else None
         holder[key] = json.loads(json.dumps(value)) if value is not holder else None
     elif kind == 2 and isinstance(holder, dict):
         holder[dice.choice(TEXTS)] = holder.pop(key)

@@ -1,4 +1,4 @@
-"""Folders that readers read from: made once, and copied for each further process, so that several can work at a time."""
+"""Folders that readers read from: made once, and copied for each further process, so that several can work."""
 
 from __future__ import annotations
 

@@ -184,5 +184,3 @@ def reader_of(kit: Callable[[], Kit], name: str, use: Callable[[Kit], None]) -> 
             use(kit())
 
     return read_it
-
-

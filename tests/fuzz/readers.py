@@ -100,7 +100,9 @@ SPECS = (
     InputSpec("attention_mask", (1, 8), "i64"),
     InputSpec("pixels", (1, 2), "f32"),
 )
-INPUTS = json.dumps([{"input_ids": [[*range(1, 9)]], "attention_mask": [[1] * 7 + [0]], "pixels": [[0.5, -1e3]]}]).encode()
+INPUTS = json.dumps(
+    [{"input_ids": [[*range(1, 9)]], "attention_mask": [[1] * 7 + [0]], "pixels": [[0.5, -1e3]]}]
+).encode()
 TEXTS = json.dumps({"text": "a fine film", "pixels": [[0.5, 2]]}).encode()
 NETWORK = b"bandwidth_mbit_per_s = 100    # of one party\nround_trip_ms = 40.5\n"
 RULES = b'public = ["bert.embeddings.*", "*.bias"]\nprivate = ["classifier.*"]\nopen_adapters = []\n'
@@ -336,7 +338,13 @@ INDEX = json.dumps({"metadata": {}, "weight_map": {"embeddings.word_embeddings.w
 MODELS = (
     Reader("exported program, archive", _archive, "bytes", _in_file("model.pt2", load), 3),
     Reader("exported program, description", _program_json, "json", _with_program, 0.3),
-    Reader("config.json", lambda: (_checkpoint() / "config.json").read_bytes(), "json", _in_checkpoint("config.json", load), 0.2),
+    Reader(
+        "config.json",
+        lambda: (_checkpoint() / "config.json").read_bytes(),
+        "json",
+        _in_checkpoint("config.json", load),
+        0.2,
+    ),
     Reader(
         "model.safetensors",
         lambda: (_checkpoint() / "model.safetensors").read_bytes(),
