@@ -24,7 +24,10 @@ class Function(nn.Module):
     def __init__(self, function):
         super().__init__()
         self.function = function
-        self.gamma, self.beta = nn.Parameter(torch.rand(WIDTH).double() + 0.5), nn.Parameter(torch.randn(WIDTH).double())
+        self.gamma, self.beta = (
+            nn.Parameter(torch.rand(WIDTH).double() + 0.5),
+            nn.Parameter(torch.randn(WIDTH).double()),
+        )
 
     def forward(self, x):
         return self.function(self, x)
