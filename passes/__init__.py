@@ -40,6 +40,8 @@ GRAPH = (
     Pass("simplify", "captured", "with the constants of the second round"),
     Pass("fuse_attention", "captured", "with masks that have become uniform only now"),
     Pass("simplify", "captured", "what the second fusing left"),
+    Pass("fuse_norms", "captured", "with casts gone; before narrow_reads, which goes by single places", True),
+    Pass("fuse_activations", "captured", "as fuse_norms; before change_model, which looks for GELU", True),
     Pass("narrow_reads", "captured", "after simplify, which shows what is read; before masks get another shape", True),
     Pass("simplify", "captured", "a narrowed read of a mask may be the mask of another layer: prepared once"),
     Pass("prepare_masks", "captured", "after narrow_reads, which tells masks by query from masks of one query"),

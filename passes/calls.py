@@ -19,7 +19,9 @@ from mpcc.passes.graph.cut import cut
 from mpcc.passes.graph.declare_states import Kept, declare_states
 from mpcc.passes.graph.fold_affine import fold_affine
 from mpcc.passes.graph.fold_constants import fold_constants
+from mpcc.passes.graph.fuse_activations import fuse_activations
 from mpcc.passes.graph.fuse_attention import fuse_attention
+from mpcc.passes.graph.fuse_norms import fuse_norms
 from mpcc.passes.graph.hoist_prepared import hoist_prepared
 from mpcc.passes.graph.merge_adapters import merge_adapters
 from mpcc.passes.graph.narrow_reads import narrow_reads
@@ -95,6 +97,8 @@ GRAPH_CALLS: Mapping[str, Callable[[Held, GraphContext], Held]] = {
     "fold_constants": lambda h, c: h.becomes(*fold_constants(h.graph, h.tensors)),
     "simplify": lambda h, c: h.becomes(simplify(h.graph, h.tensors)),
     "fuse_attention": lambda h, c: h.becomes(fuse_attention(h.graph, h.tensors)),
+    "fuse_norms": lambda h, c: h.becomes(fuse_norms(h.graph, h.tensors)),
+    "fuse_activations": lambda h, c: h.becomes(fuse_activations(h.graph, h.tensors)),
     "narrow_reads": lambda h, c: h.becomes(narrow_reads(h.graph)),
     "prepare_masks": lambda h, c: h.becomes(prepare_masks(h.graph)),
     "label": lambda h, c: h.becomes(infer(h.graph, c.labels)),

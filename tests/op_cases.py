@@ -52,6 +52,11 @@ def far(*shape):
     return torch.rand(*shape) * 8 + 0.5
 
 
+def massive(*shape):
+    """The first position is about 64 times as large as the others."""
+    return torch.cat([r(shape[0], 1, *shape[2:], scale=64), r(shape[0], shape[1] - 1, *shape[2:], scale=1)], 1)
+
+
 def bit(*shape):
     return torch.rand(*shape) > 0.5
 
@@ -271,6 +276,13 @@ CASES: dict[str, list[Case]] = {
             ring=3e-4,
             spu=2e-2,
         ),
+        Case(
+            lambda: [massive(2, 5, 16)],
+            {"eps": 1e-2, "affine": "none", "lifted": (1, 6)},
+            lambda x: rms(x - x.mean(-1, keepdim=True), 1e-2),
+            ring=3e-4,
+            spu=2e-2,
+        ),
     ],
     "rms_norm": [
         Case(
@@ -282,6 +294,13 @@ CASES: dict[str, list[Case]] = {
             spu=2e-2,
         ),
         Case(lambda: [r(3, 24)], {"eps": 1e-6, "gain": 1.7}, lambda x: rms(x) * 1.7, ring=3e-4, spu=3e-3),
+        Case(
+            lambda: [massive(2, 5, 16)],
+            {"eps": 1e-2, "gain": 1.0, "lifted": (1, 6)},
+            lambda x: rms(x, 1e-2),
+            ring=3e-4,
+            spu=2e-2,
+        ),
     ],
     "attention": [
         Case(qkv, NO_MASK, lambda q, k, v: attended(q, k, v, 0.4), ring=4e-3, spu=3e-3),

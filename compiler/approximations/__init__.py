@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mpcc.compiler.approximations.gelu import gelu_error, quad_error
+from mpcc.compiler.approximations.gelu import GELU, quad_error
 from mpcc.compiler.approximations.newton import reciprocal_error, rsqrt_error
-from mpcc.compiler.approximations.sigmoid import sigmoid_error, silu_error, tanh_error
+from mpcc.compiler.approximations.sigmoid import sigmoid_error, tanh_error
+from mpcc.compiler.approximations.silu import SILU
 from mpcc.compiler.approximations.softmax import softmax_2quad_error, softmax_2relu_error, softmax_error
 
 
@@ -29,7 +30,7 @@ class Approximation:
     """The form of a non-linear operation.
 
     `error_bound(frac_bits)` bounds the error at the working scale `frac_bits`; `error_of` says what it is measured in:
-    "1" (absolute), "y" (relative to max(1, |result|)) or "x" (relative to max(1, |argument|)).
+    "1" (absolute) or "y" (relative to max(1, |result|)).
     """
 
     op: str
@@ -51,7 +52,7 @@ _SIGMOID = "e^-|x| as a quartic of x / 2^n to the power 2^n, then Newton's recip
 
 def _gelu_error(frac_bits: int) -> float:
     """Of both forms, erf and tanh."""
-    return max(gelu_error("none", frac_bits), gelu_error("tanh", frac_bits))
+    return max(gelu.error(None, frac_bits) for gelu in GELU.values())
 
 
 _ALL = (
@@ -118,7 +119,13 @@ _ALL = (
     ),
     Approximation("tanh", "exp", _ANYWHERE, tanh_error, _SIGMOID),
     Approximation("sigmoid", "exp", _ANYWHERE, sigmoid_error, _SIGMOID),
-    Approximation("silu", "exp", _ANYWHERE, silu_error, f"x sigmoid(x): {_SIGMOID}", error_of="x"),
+    Approximation(
+        "silu",
+        "polynomial",
+        _ANYWHERE,
+        lambda frac_bits: SILU.error(None, frac_bits),
+        "x / 2 and a polynomial in x^2 within [-5, 5] to [-10, 10]; else relu(x) and one of degree 16 in |x|",
+    ),
     Approximation("relu", "comparison", _ANYWHERE, lambda frac_bits: 0.0, "x [x >= 0], exact"),
 )
 

@@ -34,6 +34,15 @@ class Step:
 SQUARE = Step((0.0, 1.0), (0.0, 1.0))
 
 
+def of_square(*steps: Step) -> tuple[Step, ...]:
+    """The same steps on the square of the variable."""
+
+    def shifted(c: tuple[float, ...]) -> tuple[float, ...]:
+        return (c[0], 0.0, *c[1:]) if c else c
+
+    return (SQUARE, *(Step(shifted(s.left), shifted(s.right), shifted(s.plus)) for s in steps))
+
+
 def values(steps: Sequence[Step], v: Floats) -> list[Floats]:
     """The results of all steps in float64, each in the shape of v."""
     known = [np.ones_like(v), v]

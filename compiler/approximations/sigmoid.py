@@ -1,4 +1,4 @@
-"""sigmoid, tanh and SiLU through e^-|x|: the exponential of a negative number is in range whatever x is."""
+"""sigmoid and tanh through e^-|x|: the exponential of a negative number is in range whatever x is."""
 
 from __future__ import annotations
 
@@ -20,11 +20,6 @@ def sigmoid_error(frac_bits: int) -> float:
 def tanh_error(frac_bits: int) -> float:
     """Bound of the absolute error of tanh anywhere."""
     return 2 * sigmoid_error(frac_bits)
-
-
-def silu_error(frac_bits: int) -> float:
-    """Bound of the error of SiLU anywhere, relative to max(1, |x|)."""
-    return sigmoid_error(frac_bits) + 2.0**-frac_bits
 
 
 def _half_and_sign(b: Builder, x: RingNode) -> tuple[RingNode, RingNode]:
@@ -51,11 +46,6 @@ def tanh(b: Builder, x: RingNode) -> RingNode:
     """2 sigmoid(2x) - 1 at x's scale; error `tanh_error`."""
     half = _with_sign(b, *_half_and_sign(b, b.mul_int(x, 2)))
     return b.mul_int(half, 2, bound=1.01)
-
-
-def silu(b: Builder, x: RingNode) -> RingNode:
-    """x sigmoid(x) at x's scale; error `silu_error`."""
-    return b.rescale(b.mul(x, sigmoid(b, x), bound=x.type.bound), x.type.frac_bits, bound=x.type.bound)
 
 
 def relu(b: Builder, x: RingNode) -> RingNode:

@@ -93,6 +93,7 @@ class Silu(Unary):
     """silu(x) = x / (1 + e^-x)."""
 
     name = "silu"
+    statistics = ARGUMENT
     function = staticmethod(functional.silu)
     aten = {"aten.silu.default": _unary("silu")}
 

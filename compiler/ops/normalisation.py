@@ -22,6 +22,7 @@ from mpcc.compiler.ops.base import (
     extremes,
     fail,
     integer,
+    ints,
     number,
     only,
     promote,
@@ -78,17 +79,54 @@ class Softmax(Op):
         return None if dim == integer(attrs, "dim") else (dim,)
 
 
-class _Norm(Op):
-    """Over the last dimension of the first input; vectors follow it."""
+class Norm(Op):
+    """Over the last dimension of the first input; vectors follow it.
 
+    `lifted` = (p, k), where it is there, is how a norm is computed and changes nothing of what it means: from position
+    p on (along dimension 1, the first being the batch) everything is multiplied by 2^k first, which cancels. The
+    statistics are those of what is multiplied.
+    """
+
+    optional_attrs = ("lifted",)
     statistics = ("variance_min", "variance_max")  # of what the root is taken of, per row
+
+    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
+        shape = inputs[0].shape
+        if not shape or any(v.shape != shape[-1:] for v in inputs[1:]):
+            raise fail(self.name, "gamma and beta must have the size of x's last dimension")
+        lifted = lifted_of(attrs)
+        if lifted is not None and not (len(shape) > 2 and 0 < lifted[0] < shape[1] and 0 < lifted[1] <= MOST_LIFTED):
+            raise fail(self.name, f"lifted={lifted} of {inputs[0]}")
+        return inputs[0]
+
+    def mean_squares(self, x: torch.Tensor) -> torch.Tensor:
+        """What the root is taken of, but for eps: one number for each row."""
+        raise NotImplementedError
+
+    def measure(self, inputs: Tensors, attrs: Attrs) -> Statistics:
+        squares, lifted = self.mean_squares(inputs[0]), lifted_of(attrs)
+        if lifted is not None:
+            first, steps = lifted
+            squares = torch.cat([squares[:, :first], squares[:, first:] * 4.0**steps], 1)
+        return extremes("variance", squares)
 
     def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
         last = len(inputs[0].shape) - 1
         return None if dim == last else (dim, *(None for _ in inputs[1:]))
 
 
-class LayerNorm(_Norm):
+MOST_LIFTED = 16
+
+
+def lifted_of(attrs: Attrs) -> tuple[int, int] | None:
+    """`lifted` of a norm, if it is there."""
+    if attrs.get("lifted") is None:
+        return None
+    first, steps = ints(attrs, "lifted")[:2] if len(ints(attrs, "lifted")) == 2 else (0, 0)
+    return first, steps
+
+
+class LayerNorm(Norm):
     """layer_norm(x[, gamma[, beta]]; eps, affine) = (x - mean) / sqrt(var + eps) gamma + beta, over the last dim.
 
     `affine` ("none", "gamma" or "gamma_beta") repeats which of the vectors are there; var is the biased variance.
@@ -108,18 +146,17 @@ class LayerNorm(_Norm):
         affine = choice(attrs, "affine", ("none", "gamma", "gamma_beta"))
         if len(inputs) != 1 + ("none", "gamma", "gamma_beta").index(affine):
             raise fail(self.name, f"affine={affine} with {len(inputs)} inputs")
-        _check_vectors(self.name, inputs)
-        return inputs[0]
+        return super().infer(inputs, attrs)
 
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         x, gamma, beta = inputs[0], *(*inputs[1:], None, None)[:2]
         return functional.layer_norm(x, x.shape[-1:], gamma, beta, number(attrs, "eps"))
 
-    def measure(self, inputs: Tensors, attrs: Attrs) -> Statistics:
-        return extremes("variance", inputs[0].var(-1, unbiased=False))
+    def mean_squares(self, x: torch.Tensor) -> torch.Tensor:
+        return x.var(-1, unbiased=False)
 
 
-class RmsNorm(_Norm):
+class RmsNorm(Norm):
     """rms_norm(x[, gamma]; eps, gain) = gain x / sqrt(mean(x^2) + eps) gamma, over the last dimension."""
 
     name = "rms_norm"
@@ -131,20 +168,14 @@ class RmsNorm(_Norm):
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
         number(attrs, "eps")
         number(attrs, "gain")
-        _check_vectors(self.name, inputs)
-        return inputs[0]
+        return super().infer(inputs, attrs)
 
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
         x, gamma = inputs[0], (*inputs[1:], None)[0]
         return functional.rms_norm(x, x.shape[-1:], gamma, number(attrs, "eps")) * number(attrs, "gain")
 
-    def measure(self, inputs: Tensors, attrs: Attrs) -> Statistics:
-        return extremes("variance", inputs[0].square().mean(-1))
-
-
-def _check_vectors(op: str, inputs: Types) -> None:
-    if not inputs[0].shape or any(v.shape != inputs[0].shape[-1:] for v in inputs[1:]):
-        raise fail(op, "gamma and beta must have the size of x's last dimension")
+    def mean_squares(self, x: torch.Tensor) -> torch.Tensor:
+        return x.square().mean(-1)
 
 
 OPS: tuple[Op, ...] = (Softmax(), LayerNorm(), RmsNorm())

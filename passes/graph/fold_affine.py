@@ -9,6 +9,8 @@ Given                                                Result
 D = diag(gamma0) / gain. Where a product costs by its results or its multiplications (`blocks`), D is kept in blocks
 that hold few of its zeros, `linear_diagonal`, and the mean of D n0 is another product, of one output.
 A residual that is no LayerNorm's result inside has no gamma: it is centred and added, and needs no product.
+Where the norm comes before the products instead, the residual stream stays as it is: y = norm(x, gamma[, beta]) and
+u = linear(y, V, d) become n = norm(x) and the same u of n. RMSNorm needs no centring, and has no beta.
 
 C = I - 11'/h centres: the mean of z is zero by construction, so LayerNorm needs no mean. The gain 2^k / sqrt(h) makes
 the factor sqrt(h) of the norm a power of two. New weights are graph operations on parameters, so the provider computes
@@ -31,7 +33,7 @@ from mpcc.compiler.types import Attr, TensorType
 
 @dataclass(frozen=True)
 class Affine:
-    """The value gamma * source / gain + beta, which is not computed unless somebody needs it."""
+    """The value gamma * source / gain + beta, which is not computed unless somebody needs it; `beta` may be ""."""
 
     source: str
     gamma: str
@@ -92,7 +94,7 @@ def _value(state: _State, name: str) -> str:
         return name
     like = state.graph[name]
     scaled = _emit(state, like, "scaled", "mul", (affine.source, _gamma(state, like, affine)))
-    return _emit(state, like, "value", "add", (scaled, affine.beta))
+    return _emit(state, like, "value", "add", (scaled, affine.beta)) if affine.beta else scaled
 
 
 def _gamma(state: _State, like: Node, affine: Affine) -> str:
@@ -105,21 +107,22 @@ def _gamma(state: _State, like: Node, affine: Affine) -> str:
 
 
 def _norm(state: _State, node: Node) -> bool:
-    """layer_norm -> the norm alone; its affine part is left pending."""
-    if node.op != "layer_norm" or node.attr("affine") != "gamma_beta":
+    """A norm -> the norm alone; its affine part is left pending."""
+    x, *vectors = node.inputs
+    known = node.op == "layer_norm" or (node.op == "rms_norm" and node.attr("gain") == 1.0)
+    if not known or not vectors or len(node.type.shape) < 2:
         return False
-    x, gamma, beta = node.inputs
-    if len(node.type.shape) < 2 or any(state.graph[w].visibility == "secret" for w in (gamma, beta)):
+    if any(state.graph[w].visibility == "secret" for w in vectors):
         return False
     eps = node.attr("eps")
-    if x in state.centred:
+    if node.op == "rms_norm" or x in state.centred:
         width = node.type.shape[-1]
         gain = 2.0 ** round(math.log2(math.sqrt(width))) / math.sqrt(width)
-        source = _emit(state, node, "norm", "rms_norm", (x,), eps=eps, gain=gain)
+        source = _emit(state, node, "norm", "rms_norm", (_value(state, x),), eps=eps, gain=gain)
     else:
         gain = 1.0
         source = _emit(state, node, "norm", "layer_norm", (_value(state, x),), eps=eps, affine="none")
-    state.pending[node.name] = Affine(source, gamma, beta, gain)
+    state.pending[node.name] = Affine(source, vectors[0], vectors[1] if len(vectors) > 1 else "", gain)
     return True
 
 
@@ -148,17 +151,23 @@ def _keeps_last(before: TensorType, node: Node) -> bool:
 def _linear(state: _State, node: Node) -> bool:
     """A product with a pending operand takes its affine part into the weight."""
     affine = state.pending.get(node.inputs[0]) if node.op == "linear" else None
-    if affine is None or not _same_owner(state, (*node.inputs[1:], affine.gamma, affine.beta)):
+    if affine is None or not _same_owner(state, (*node.inputs[1:], *_vectors(affine))):
         return False
-    weight, bias = _with_affine(state, node, affine, node.inputs[1], node.inputs[2:])
-    state.builder.keep(replace(node, inputs=(affine.source, weight, bias)))
+    weights = _with_affine(state, node, affine, node.inputs[1], node.inputs[2:])
+    state.builder.keep(replace(node, inputs=(affine.source, *weights)))
     return True
 
 
-def _with_affine(state: _State, like: Node, affine: Affine, weight: str, bias: tuple[str, ...]) -> tuple[str, str]:
-    """(W diag(gamma) / gain, b + W beta)."""
+def _vectors(affine: Affine | None) -> tuple[str, ...]:
+    return tuple(v for v in (affine.gamma, affine.beta) if v) if affine else ()
+
+
+def _with_affine(state: _State, like: Node, affine: Affine, weight: str, bias: tuple[str, ...]) -> tuple[str, ...]:
+    """(W diag(gamma) / gain, b + W beta), the second where there is a b or a beta."""
     gamma = _emit(state, like, "gain", "scale", (affine.gamma,), factor=1.0 / affine.gain)
     folded = _emit(state, like, "weight", "mul", (weight, gamma))
+    if not affine.beta:
+        return (folded, *bias)
     width = state.builder.type(affine.beta).shape[0]
     column = _emit(state, like, "column", "reshape", (affine.beta,), shape=(width, 1))
     product = _emit(state, like, "shifted", "matmul", (weight, column))
@@ -181,7 +190,8 @@ def _residual(state: _State, node: Node, users: dict[str, list[str]], outputs: s
         alone = linear.op == "linear" and users[product] == [node.name] and product not in outputs
         if alone and state.graph[rest].type == node.type == linear.type and len(node.type.shape) >= 2:
             affine = state.pending.get(rest)
-            owners = (*linear.inputs[1:], *((affine.gamma, affine.beta) if affine else ()))
+            affine = affine if affine and affine.beta else None  # without a shift it is a residual like others
+            owners = (*linear.inputs[1:], *_vectors(affine))
             if _same_owner(state, owners) and state.visibility[linear.inputs[1]] == "provider":
                 _fuse(state, node, linear, rest, affine)
                 return True

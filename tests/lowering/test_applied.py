@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tiny_models import batches, compiled, tiny
 
-from mpcc.compiler.approximations.gelu import even_domain, gelu_error
+from mpcc.compiler.approximations.gelu import GELU
 
 
 def used(profile, layers=2, *, masked=True, **options):
@@ -30,15 +30,16 @@ def test_a_loop_counts_all_its_layers():
 @pytest.mark.slow
 def test_safe_takes_the_form_for_any_argument_and_default_the_one_over_the_range():
     program, forms = used("safe")
-    assert (forms["gelu"].form, forms["gelu"].error) == ("polynomial", gelu_error("none", program.settings.frac_bits))
+    error = GELU["none"].error(None, program.settings.frac_bits)
+    assert (forms["gelu"].form, forms["gelu"].error) == ("polynomial", error)
     program, forms = used("default", frac_bits=13)
     bits = program.settings.inner_frac_bits
     mpc = program.regions.mpc
     arguments = [mpc[n.inputs[0]].range for n in mpc if n.op == "gelu"]
     argument = max(max(-low, high) for low, high in arguments)
-    domain = even_domain(argument * program.settings.range_margin)
+    domain = GELU["none"].within(argument * program.settings.range_margin).edge
     assert forms["gelu"].form == "even polynomial" and forms["gelu"].domain == f"[{-domain:g}, {domain:g}]"
-    assert forms["gelu"].error == gelu_error("none", 13, domain=domain, inner_frac_bits=bits)
+    assert forms["gelu"].error == GELU["none"].error(domain, 13, bits)
 
 
 @pytest.mark.slow

@@ -93,3 +93,26 @@ def test_public_matrices_stay_public():
     weights = [working[n.inputs[1]] for n in working if n.op == "linear" and n.site == "mpc"]
     # the client's up to the first private norm; then two products of layer 0, six of layer 1, pooler, classifier
     assert sorted(w.visibility for w in weights) == ["provider"] + ["public"] * 9
+
+
+@pytest.mark.parametrize("private", ["all", "gammas", "products"])
+def test_pre_norms_give_their_vectors_to_the_products_and_leave_the_residuals(private):
+    """GPT-2 has LayerNorm with a beta, LLaMA RMSNorm: private vectors stay out of public products."""
+    products = {"GPT2LMHeadModel": ["*.c_*", "*wte*"], "LlamaForCausalLM": ["*_proj*", "*embed*", "lm_head*"]}
+    for name, norms in (("GPT2LMHeadModel", "*ln_*"), ("LlamaForCausalLM", "*norm*")):
+        public = {"all": [], "gammas": products[name], "products": [norms]}[private]
+        partition = Partition.from_rules({"public": public})
+        graph, tensors, labels = labelled(name, partition, pad_token_id=1)
+        working, store, _ = folded(graph, tensors, labels)
+        secret = [n for n in working if n.site == "mpc"]
+        left = [n for n in secret if n.op == "mul" and any(working[i].op == "param" for i in n.inputs)]
+        residuals = [n for n in secret if n.op == "add" and n.type.shape[-1] == 16]
+        assert len(left) == (5 if private == "gammas" else 0), name
+        assert all(len(n.inputs) == 1 for n in secret if "norm" in n.op)
+        assert len(residuals) >= 3
+        weights = {working[n.inputs[1]].visibility for n in secret if n.op == "linear"}
+        assert weights == ({"public"} if private == "gammas" else {"provider"}), name
+        sample = batches(9)[1]
+        expected, found = run_graph(graph, sample, tensors), run_graph(working, sample, store)
+        (_, old), (_, new) = graph.outputs[0], working.outputs[0]
+        torch.testing.assert_close(found[new], expected[old], atol=2e-4, rtol=1e-4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mpcc.backends.spu.writer import Value, Writer, emits, integers, number
 from mpcc.compiler.graph.ir import Node
@@ -43,11 +43,22 @@ def _normalised(w: Writer, node: Node, x: Value, gain: float) -> Value:
     """gain x / sqrt(mean(x^2) + eps), as sqrt(width) y / sqrt(sum(y^2) + ..) with y = step x."""
     last, width = len(x.shape) - 1, x.shape[-1]
     step = _step(w, node, width)
-    y = w.step(x, step)
+    y = _by_position(w, node, x, lambda part, lift: w.step(part, step * lift))
     total = w.reduce("add", w.mul(y, y), [last], keepdim=True)
-    eps = max(number(node, "eps", 0.0) * width * step * step, 2.0**-17)  # one unit: a constant row is no division by 0
-    root = w.scale(w.unary("rsqrt", w.shift(total, eps)), gain * math.sqrt(width))
+    eps = number(node, "eps", 0.0) * width * step * step
+    least = 2.0**-17  # one unit: a constant row is no division by 0
+    total = _by_position(w, node, total, lambda part, lift: w.shift(part, max(eps * lift * lift, least)))
+    root = w.scale(w.unary("rsqrt", total), gain * math.sqrt(width))
     return w.mul(y, root)
+
+
+def _by_position(w: Writer, node: Node, x: Value, function: Callable[[Value, float], Value]) -> Value:
+    """`function` of what stands at the first positions (with 1) and at those that are lifted (with the factor)."""
+    if node.attr("lifted") is None:
+        return function(x, 1.0)
+    first, steps = integers(node, "lifted")
+    parts = [w.slice(x, 1, 0, first), w.slice(x, 1, first, x.shape[1])]
+    return w.concat([function(part, factor) for part, factor in zip(parts, (1.0, 2.0**steps), strict=True)], 1)
 
 
 @emits("layer_norm", reads=VARIANCES)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mpcc.compiler.approximations import gelu as gelu_forms
 from mpcc.compiler.approximations import sigmoid as sigmoid_forms
+from mpcc.compiler.approximations.gelu import GELU
+from mpcc.compiler.approximations.silu import SILU
 from mpcc.compiler.graph.ir import Node
 from mpcc.compiler.lowering.context import Context, lowers, number_attr
 from mpcc.compiler.lowering.families.elementwise import times
@@ -15,18 +16,19 @@ from mpcc.compiler.ring.ir import RingNode
 ANY = "any value within its bound"
 
 
-@lowers("gelu")
-def lower_gelu(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
+@lowers("gelu", "silu")
+def lower_half_even(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """An even polynomial over the calibrated range, or piecewise for any argument."""
-    x, form, bits = ctx.at_scale(inputs[0]), str(node.attr("approximate", "none")), ctx.settings.inner_frac_bits
-    domain = None if ctx.settings.wide else gelu_forms.even_domain(_argument_bound(ctx, node))
-    error = gelu_forms.gelu_error(form, ctx.f, domain=domain, inner_frac_bits=bits)
-    if domain is not None:
-        ctx.applies("gelu", "even polynomial", f"[{-domain:g}, {domain:g}]", error)
-        x = ctx.b.rescale(x, x.type.frac_bits, bound=domain)
-        return gelu_forms.gelu_within(ctx.b, x, form=form, inner_frac_bits=bits)
-    ctx.applies("gelu", "polynomial", ANY, error)
-    return gelu_forms.gelu(ctx.b, x, form=form, inner_frac_bits=bits)
+    function = GELU[str(node.attr("approximate"))] if node.op == "gelu" else SILU
+    x, bits = ctx.at_scale(inputs[0]), ctx.settings.inner_frac_bits
+    chain = None if ctx.settings.wide else function.within(_argument_bound(ctx, node))
+    domain = None if chain is None else chain.edge
+    error = function.error(domain, ctx.f, bits)
+    if domain is None:
+        ctx.applies(node.op, "polynomial", ANY, error)
+        return function.evaluate_anywhere(ctx.b, x, bits)
+    ctx.applies(node.op, "even polynomial", f"[{-domain:g}, {domain:g}]", error)
+    return function.evaluate_within(ctx.b, ctx.b.rescale(x, x.type.frac_bits, bound=domain), bits)
 
 
 def _argument_bound(ctx: Context, node: Node) -> float:
@@ -38,17 +40,16 @@ def _argument_bound(ctx: Context, node: Node) -> float:
 _SIGMOIDAL: dict[str, tuple[Callable[[Builder, RingNode], RingNode], Callable[[int], float] | None, str]] = {
     "tanh": (sigmoid_forms.tanh, sigmoid_forms.tanh_error, ANY),
     "sigmoid": (sigmoid_forms.sigmoid, sigmoid_forms.sigmoid_error, ANY),
-    "silu": (sigmoid_forms.silu, sigmoid_forms.silu_error, "error per unit of |x|"),
     "relu": (sigmoid_forms.relu, None, ANY),
 }
 
 
-@lowers("tanh", "sigmoid", "silu", "relu")
+@lowers("tanh", "sigmoid", "relu")
 def lower_sigmoidal(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """The approximation of the same name."""
     function, error, domain = _SIGMOIDAL[node.op]
     if error is not None:
-        ctx.applies(node.op, "exp, reciprocal", domain, error(ctx.f), relative=node.op == "silu")
+        ctx.applies(node.op, "exp, reciprocal", domain, error(ctx.f))
     return function(ctx.b, ctx.at_scale(inputs[0]))
 
 

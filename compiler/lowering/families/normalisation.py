@@ -11,10 +11,33 @@ from mpcc.compiler.approximations.newton import LEAN_BITS, LEAN_ERROR, TARGET, r
 from mpcc.compiler.graph.ir import Node
 from mpcc.compiler.lowering.context import Context, int_attr, lowers, number_attr
 from mpcc.compiler.lowering.families.exponentials import note_exp, note_reciprocal
+from mpcc.compiler.ops.normalisation import lifted_of
 from mpcc.compiler.ring.ir import RingNode
 
 ROOT_FRAC_BITS = 24
 MEAN_BITS = 20
+
+
+def _by_position(ctx: Context, node: Node, x: RingNode, function: Callable[[RingNode, int], RingNode]) -> RingNode:
+    """`function` of what stands at the first positions (with 0), and of what is lifted (with the power of two)."""
+    lifted = lifted_of(dict(node.attrs))
+    if lifted is None:
+        return function(x, 0)
+    (first, steps), b, positions = lifted, ctx.b, x.type.shape[1]
+    parts = [function(b.slice(x, 1, 0, first), 0), function(b.slice(x, 1, first, positions), steps)]
+    return b.concat(parts, 1)
+
+
+def _lift(ctx: Context, node: Node, x: RingNode) -> RingNode:
+    """x with all positions in one domain; no entry of a row is larger than the root of its sum of squares."""
+    high = ctx.statistic(node, "variance_max") * ctx.settings.variance_margin
+    largest = 2.0 ** math.ceil(math.log2(math.sqrt(high * x.type.shape[-1])))
+
+    def times(part: RingNode, steps: int) -> RingNode:
+        bound = min(part.type.bound * 2**steps, largest)
+        return ctx.b.mul_int(part, 2**steps, bound=bound) if steps else part
+
+    return _by_position(ctx, node, x, times)
 
 
 def _root(ctx: Context, node: Node, squares: RingNode, width: int) -> RingNode:
@@ -22,16 +45,23 @@ def _root(ctx: Context, node: Node, squares: RingNode, width: int) -> RingNode:
     b = ctx.b
     eps = max(number_attr(node, "eps", 0.0), 0.0)
     low = ctx.statistic(node, "variance_min") / ctx.settings.variance_margin + eps
-    high = ctx.statistic(node, "variance_max") * ctx.settings.variance_margin + eps
+    lifted = lifted_of(dict(node.attrs))
+    largest_eps = eps * 4.0 ** (lifted[1] if lifted else 0)
+    high = ctx.statistic(node, "variance_max") * ctx.settings.variance_margin + largest_eps
     low, high = 2.0 ** math.floor(math.log2(low)), 2.0 ** math.ceil(math.log2(high))
     # eps below one unit of the scale is raised to it: a constant row then normalises to zero instead of dividing by 0
     ulp = 2.0**-squares.type.frac_bits
-    total = b.add_const(squares, max(eps * width, ulp), bound=min(squares.type.bound, high * width * 2))
+    most = min(squares.type.bound, high * width * 2)
+    total = _by_position(
+        ctx, node, squares, lambda part, steps: b.add_const(part, max(eps * width * 4.0**steps, ulp), bound=most)
+    )
     low, high = low * width, high * width
     lean = ctx.settings.lean
     bits, error = (LEAN_BITS, LEAN_ERROR) if lean else (ROOT_FRAC_BITS, TARGET)
     root = rsqrt(b, total, low=low, high=high, frac_bits=bits, error=error, lean=lean, weighing=ctx.settings.root_start)
     domain = f"mean square in [{low / width:g}, {high / width:g}]"
+    if lifted is not None:
+        domain += f", that of positions from {lifted[0]} on times {4 ** lifted[1]}"
     ctx.applies(f"{node.op}: rsqrt", "Newton", domain, rsqrt_error(bits, error), relative=True)
     factor = math.sqrt(width) * number_attr(node, "gain", 1.0)
     if abs(math.log2(factor) - round(math.log2(factor))) < 1e-9:  # chosen so by affine folding: only moves the point
@@ -64,7 +94,7 @@ def lower_layer_norm(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Ri
     width = x.type.shape[-1]
     total = b.sum(x, len(x.type.shape) - 1)
     mean = b.rescale(b.scale(total, 1.0 / width, MEAN_BITS), ctx.f, bound=x.type.bound)
-    centred = b.sub(x, b.expand(mean, x.type.shape))
+    centred = _lift(ctx, node, b.sub(x, b.expand(mean, x.type.shape)))
     high = ctx.statistic(node, "variance_max") * ctx.settings.variance_margin
     squares = b.dot(centred, centred, bound=2.0 ** math.ceil(math.log2(high * width * 2)))
     return _scaled(ctx, node, centred, _root(ctx, node, squares, width), inputs)
@@ -73,7 +103,7 @@ def lower_layer_norm(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> Ri
 @lowers("rms_norm")
 def lower_rms_norm(ctx: Context, node: Node, inputs: Sequence[RingNode]) -> RingNode:
     """gain * x / sqrt(mean(x^2) + eps) * gamma over the last dimension (Zhang and Sennrich 2019)."""
-    b, x = ctx.b, ctx.at_scale(inputs[0])
+    b, x = ctx.b, _lift(ctx, node, ctx.at_scale(inputs[0]))
     width = x.type.shape[-1]
     high = ctx.statistic(node, "variance_max") * ctx.settings.variance_margin
     squares = b.dot(x, x, bound=2.0 ** math.ceil(math.log2(high * width * 2)))
