@@ -42,6 +42,8 @@ GRAPH = (
     Pass("narrow_reads", "captured", "after simplify, which shows what is read; before masks get another shape", True),
     Pass("simplify", "captured", "a narrowed read of a mask may be the mask of another layer: prepared once"),
     Pass("prepare_masks", "captured", "after narrow_reads, which tells masks by query from masks of one query"),
+    Pass("group_heads", "captured", "after prepare_masks, which knows masks by head from others"),
+    Pass("simplify", "captured", "layouts around queries in groups"),
     Pass("label", "labelled", "private_embedding asks where a look-up would run, merge_adapters whose a weight is"),
     Pass("private_embedding", "captured", "a look-up by a secret index has no other secure form"),
     Pass("merge_adapters", "captured", "before fold_affine, which takes what stands beside a product into its weight"),

@@ -19,6 +19,7 @@ from mpcc.passes.graph.cut import cut
 from mpcc.passes.graph.fold_affine import fold_affine
 from mpcc.passes.graph.fold_constants import fold_constants
 from mpcc.passes.graph.fuse_attention import fuse_attention
+from mpcc.passes.graph.group_heads import group_heads
 from mpcc.passes.graph.hoist_prepared import hoist_prepared
 from mpcc.passes.graph.merge_adapters import merge_adapters
 from mpcc.passes.graph.narrow_reads import narrow_reads
@@ -90,7 +91,8 @@ GRAPH_CALLS: Mapping[str, Callable[[Held, GraphContext], Held]] = {
     "simplify": lambda h, c: h.becomes(simplify(h.graph, h.tensors)),
     "fuse_attention": lambda h, c: h.becomes(fuse_attention(h.graph, h.tensors)),
     "narrow_reads": lambda h, c: h.becomes(narrow_reads(h.graph)),
-    "prepare_masks": lambda h, c: h.becomes(prepare_masks(h.graph)),
+    "prepare_masks": lambda h, c: h.becomes(prepare_masks(h.graph, h.tensors)),
+    "group_heads": lambda h, c: h.becomes(group_heads(h.graph)),
     "label": lambda h, c: h.becomes(infer(h.graph, c.labels)),
     "private_embedding": lambda h, c: h.becomes(private_embedding(h.graph)),
     "merge_adapters": lambda h, c: h.becomes(merge_adapters(h.graph, public_products_local=c.public_products_local)),

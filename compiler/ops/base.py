@@ -77,8 +77,8 @@ Converter = Callable[[Builder, Args], Converted]
 class Op:
     """An operation of the graph IR.
 
-    Subclasses set `name`, `arity` (fewest and most inputs), `attrs` (the names of all attributes) and `aten` (overload
-    name -> converter), implement `infer` and `reference`, and declare what passes and back ends go by:
+    Subclasses set `name`, `arity` (fewest and most inputs), `attrs` (the names of all attributes), `optional` (of those
+    that may be left out) and `aten` (overload name -> converter), implement `infer` and `reference`, and declare what passes and back ends go by:
 
         secure         it can run inside MPC: each of `back_ends` has a form of it
         elementwise    an element of the result depends on the elements of its place alone, the inputs being broadcast
@@ -94,6 +94,7 @@ class Op:
     name: ClassVar[str]
     arity: ClassVar[tuple[int, int]]
     attrs: ClassVar[tuple[str, ...]] = ()
+    optional: ClassVar[tuple[str, ...]] = ()
     secure: ClassVar[bool] = False
     back_ends: ClassVar[tuple[str, ...]] = (RING, SPU)
     elementwise: ClassVar[bool] = False
@@ -141,7 +142,7 @@ class Op:
         fewest, most = self.arity
         if not fewest <= len(inputs) <= most:
             raise InternalError(f"{self.name} takes {fewest} to {most} inputs, not {len(inputs)}")
-        if set(attrs) != set(self.attrs):
+        if set(attrs) - set(self.optional) != set(self.attrs):
             raise InternalError(f"{self.name} has the attributes {sorted(self.attrs)}, not {sorted(attrs)}")
 
     def refusal(self, inputs: Types, result: TensorType) -> str:

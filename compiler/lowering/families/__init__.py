@@ -4,6 +4,7 @@ from mpcc.compiler.lowering.context import RULES
 from mpcc.compiler.lowering.families import (
     activations,
     attention,
+    attention_seen,
     elementwise,
     layout,
     linear,
@@ -16,6 +17,7 @@ __all__ = [
     "RULES",
     "activations",
     "attention",
+    "attention_seen",
     "elementwise",
     "layout",
     "linear",
