@@ -39,6 +39,7 @@ GRAPH = (
     Pass("simplify", "captured", "with the constants of the second round"),
     Pass("fuse_attention", "captured", "with masks that have become uniform only now"),
     Pass("simplify", "captured", "what the second fusing left"),
+    Pass("pick_rows", "captured", "after fusing, which leaves attention whose queries can be picked"),
     Pass("narrow_reads", "captured", "after simplify, which shows what is read; before masks get another shape", True),
     Pass("simplify", "captured", "a narrowed read of a mask may be the mask of another layer: prepared once"),
     Pass("prepare_masks", "captured", "after narrow_reads, which tells masks by query from masks of one query"),

@@ -23,6 +23,7 @@ from mpcc.passes.graph.group_heads import group_heads
 from mpcc.passes.graph.hoist_prepared import hoist_prepared
 from mpcc.passes.graph.merge_adapters import merge_adapters
 from mpcc.passes.graph.narrow_reads import narrow_reads
+from mpcc.passes.graph.pick_rows import pick_rows
 from mpcc.passes.graph.prepare_masks import prepare_masks
 from mpcc.passes.graph.private_embedding import private_embedding
 from mpcc.passes.graph.roll_layers import roll_layers
@@ -91,6 +92,7 @@ GRAPH_CALLS: Mapping[str, Callable[[Held, GraphContext], Held]] = {
     "simplify": lambda h, c: h.becomes(simplify(h.graph, h.tensors)),
     "fuse_attention": lambda h, c: h.becomes(fuse_attention(h.graph, h.tensors)),
     "narrow_reads": lambda h, c: h.becomes(narrow_reads(h.graph)),
+    "pick_rows": lambda h, c: h.becomes(pick_rows(h.graph, h.tensors)),
     "prepare_masks": lambda h, c: h.becomes(prepare_masks(h.graph, h.tensors)),
     "group_heads": lambda h, c: h.becomes(group_heads(h.graph)),
     "label": lambda h, c: h.becomes(infer(h.graph, c.labels)),

@@ -15,6 +15,7 @@ from mpcc.compiler.ops import (
     masks,
     normalisation,
     reduction,
+    soft_cap,
     substitutes,
 )
 from mpcc.compiler.ops.base import Converter, Op
@@ -25,6 +26,7 @@ _FAMILIES = (
     activations,
     normalisation,
     attention,
+    soft_cap,
     substitutes,
     layout,
     reduction,

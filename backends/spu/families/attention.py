@@ -43,10 +43,13 @@ def _attention_seen(w: Writer, node: Node, inputs: Inputs) -> Value:
 def scaled_scores(w: Writer, node: Node, query: Value, key: Value) -> Value:
     """scale q k^T, bent where there is a cap."""
     scores = w.matmul(w.scale(query, number(node, "scale")), w.transpose(key))
-    if node.attr("cap") is None:
-        return scores
+    return scores if node.attr("cap") is None else _soft_cap(w, node, [scores])
+
+
+@emits("soft_cap")
+def _soft_cap(w: Writer, node: Node, inputs: Inputs) -> Value:
     cap = number(node, "cap")
-    return w.scale(w.unary("tanh", w.scale(scores, 1.0 / cap)), cap)
+    return w.scale(w.unary("tanh", w.scale(inputs[0], 1.0 / cap)), cap)
 
 
 def _mask(w: Writer, node: Node, mask: Value, rank: int) -> Value:

@@ -10,6 +10,7 @@ from mpcc.compiler.lowering.families import (
     linear,
     normalisation,
     reduction,
+    soft_cap,
     substitutes,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "linear",
     "normalisation",
     "reduction",
+    "soft_cap",
     "substitutes",
 ]

@@ -12,6 +12,7 @@ from mpcc.compiler.graph.ir import Node
 from mpcc.compiler.lowering.context import Context, lowers, number_attr
 from mpcc.compiler.lowering.families.elementwise import times
 from mpcc.compiler.lowering.families.exponentials import note_exp, note_reciprocal
+from mpcc.compiler.lowering.families.soft_cap import capped
 from mpcc.compiler.ring.build import Builder
 from mpcc.compiler.ring.ir import RingNode
 
@@ -126,11 +127,6 @@ def scaled(ctx: Context, node: Node, raw: RingNode) -> RingNode:
     bound = ctx.rounded_up(ctx.statistic(node, "score_abs"), steps=2)
     scores = times(ctx, raw, number_attr(node, "scale"))
     return ctx.b.rescale(scores, min(ctx.f, LEAN_SCORE_BITS) if ctx.settings.lean else ctx.f, bound=bound)
-
-
-def capped(ctx: Context, node: Node, scores: RingNode) -> RingNode:
-    """cap tanh(scores / cap) by an odd polynomial on the range of the scores, where the operation has a cap."""
-    return scores
 
 
 def masked_keys(ctx: Context, key: RingNode, keep: RingNode, anchor: RingNode) -> tuple[RingNode, RingNode]:

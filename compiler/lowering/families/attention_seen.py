@@ -17,7 +17,6 @@ from mpcc.compiler.graph.ir import Node
 from mpcc.compiler.lowering.context import Context, int_attr, lowers, number_attr
 from mpcc.compiler.lowering.families.attention import (
     Groups,
-    capped,
     divided,
     exponentials,
     grouped,
@@ -27,6 +26,7 @@ from mpcc.compiler.lowering.families.attention import (
     scaled,
     sums_below_bound,
 )
+from mpcc.compiler.lowering.families.soft_cap import capped
 from mpcc.compiler.ring.ir import RingNode
 
 MOST_BLOCKS = 8  # of queries: 8 compute 9/16 of a triangle's square, twice as many 17/32
