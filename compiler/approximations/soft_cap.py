@@ -18,7 +18,7 @@ _MOST_CAPS = 4.0  # beyond, no polynomial of these degrees is close enough
 
 
 def polynomial(bound: float, cap: float) -> tuple[float, ...] | None:
-    """tanh(t) / t, t = r sqrt(w) and r = bound / cap, as a polynomial in 2 w - 1 for w in [0, 1]; None if r is large."""
+    """tanh(t) / t with t = r sqrt(w), r = bound / cap: a polynomial in 2 w - 1 for w in [0, 1]; None if r is large."""
     r = bound / cap
     if r > _MOST_CAPS:
         return None
@@ -36,7 +36,11 @@ def polynomial(bound: float, cap: float) -> tuple[float, ...] | None:
 
 def soft_cap_error(bound: float, cap: float, frac_bits: int) -> float:
     """Bound of the absolute error for |x| <= bound."""
-    return bound * (16 * _TOLERANCE + 2.0 ** (4 - _INNER_BITS)) + 2.0**-frac_bits + cap * 2.0**-12 * (bound > _MOST_CAPS * cap)
+    return (
+        bound * (16 * _TOLERANCE + 2.0 ** (4 - _INNER_BITS))
+        + 2.0**-frac_bits
+        + cap * 2.0**-12 * (bound > _MOST_CAPS * cap)
+    )
 
 
 def soft_cap(b: Builder, x: RingNode, cap: float) -> RingNode:

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from mpcc.compiler.ops.base import (
+    FLOATS,
     Args,
     Attrs,
     Builder,
@@ -91,7 +92,7 @@ class Attention(Op):
     name = "attention"
     arity = (3, 5)
     attrs = ("scale", "mask")
-    optional = ("cap",)
+    optional: ClassVar[tuple[str, ...]] = ("cap",)
     secure = True
     # the largest |score|; the largest difference between kept scores of a row; log of the sum of a row's e^score
     statistics: ClassVar[tuple[str, ...]] = ("score_abs", "spread", "lse_min", "lse_max")
@@ -145,21 +146,23 @@ class Attention(Op):
 
 
 class AttentionSeen(Op):
-    """attention_seen(q, k, v, seen[, keep, anchor, blank]; scale, low, high): attention whose queries see some keys only.
+    """attention_seen(q, k, v, seen[, keep, anchor, blank][, bias]; scale, low, high): queries see some keys only.
 
-    q [..., S, d], k [..., T, d], v [..., T, e] with three leading dimensions or less to broadcast. `seen` [1 or B, S, T],
-    a boolean that everybody knows, says which keys a query sees: query i none but those with low <= key - i <= high.
-    The client's `keep` and `anchor` [B, T] are as in `attention`, which keys take part; `blank` [B, S] is 1 for queries
-    that see no kept key: their results are 0. `cap` as in `attention`.
+    q [..., S, d], k [..., T, d], v [..., T, e] with leading dimensions to broadcast, the first of them the batch B.
+    `seen` [1 or B, S, T], a boolean that everybody knows, says which keys a query sees: query i none but those with
+    low <= key - i <= high. The client's `keep` and `anchor` [B, T] are as in `attention`; `blank` [B, S] is 1 for
+    queries that see no kept key: their results are 0. `cap` as in `attention`. With the attribute `bias` the last input
+    is public, broadcasts to [..., S, T] and is added to the scores.
     """
 
     name = "attention_seen"
-    arity = (4, 7)
+    arity = (4, 8)
     attrs = ("scale", "low", "high")
-    optional = ("cap",)
+    optional = ("bias", "cap")
     secure = True
-    # as of attention, among seen keys, masked ones counting as the anchor; log of the mean of a row's e^score, at least
-    statistics: ClassVar[tuple[str, ...]] = ("score_abs", "spread", "lse_min", "lse_max", "mean_min")
+    # as of attention, among seen keys, masked ones counting as the anchor; |score| after cap and bias;
+    # log of the mean of a row's e^score
+    statistics: ClassVar[tuple[str, ...]] = ("score_abs", "bent_abs", "spread", "lse_min", "lse_max", "mean_min")
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
         number(attrs, "scale")
@@ -171,34 +174,41 @@ class AttentionSeen(Op):
         queries, keys = q.shape[-2], k.shape[-2]
         if seen.dtype != "bool" or seen.shape not in ((1, queries, keys), (lead[0], queries, keys)):
             raise fail(self.name, f"seen {seen} for queries {q} and keys {k}")
-        if [t.shape for t in inputs[4:]] not in ([], [(lead[0], keys)] * 2 + [(lead[0], queries)]):
-            raise fail(self.name, f"masks {', '.join(map(str, inputs[4:]))} for queries {q} and keys {k}")
+        vectors, bias = (inputs[4:-1], inputs[-1]) if "bias" in attrs else (inputs[4:], None)
+        if [t.shape for t in vectors] not in ([], [(lead[0], keys)] * 2 + [(lead[0], queries)]):
+            raise fail(self.name, f"masks {', '.join(map(str, vectors))} for queries {q} and keys {k}")
+        scores = (*lead, queries, keys)
+        if bias is not None and (bias.dtype not in FLOATS or broadcast(self.name, scores, bias.shape) != scores):
+            raise fail(self.name, f"bias {bias} for scores {scores}")
         return TensorType((*lead, queries, v.shape[-1]), promote(q.dtype, k.dtype, v.dtype))
 
     def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
-        return _attend(inputs, attrs, self._masks(inputs, scaled_scores(inputs, attrs))[0])
+        scores = scaled_scores(inputs, attrs)
+        return _attend(inputs, attrs, self._masks(inputs, attrs, scores)[0], inputs[-1] if "bias" in attrs else None)
 
     @staticmethod
-    def _masks(inputs: Tensors, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _masks(inputs: Tensors, attrs: Attrs, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(which scores count, which keys a query sees whether they are kept or not), in the shape of the scores."""
         ones = (1,) * (scores.dim() - 3)
         seen = inputs[3].bool()
         seen = seen.reshape(seen.shape[0], *ones, *seen.shape[1:]).expand(scores.shape)
-        if len(inputs) == 4:
+        if len(inputs) < 7:
             return seen, seen
         return seen & inputs[4].bool().reshape(-1, *ones, 1, scores.shape[-1]), seen
 
     def measure(self, inputs: Tensors, attrs: Attrs) -> Statistics:
         scores = scaled_scores(inputs, attrs)
-        counted, seen = self._masks(inputs, scores)
-        if len(inputs) > 4:
-            anchor = (scores * inputs[5].reshape(-1, *(1,) * (scores.dim() - 2), scores.shape[-1])).sum(-1, keepdim=True)
+        counted, seen = self._masks(inputs, attrs, scores)
+        if len(inputs) >= 7:
+            anchor = (scores * inputs[5].reshape(-1, *(1,) * (scores.dim() - 2), scores.shape[-1])).sum(
+                -1, keepdim=True
+            )
             scores = torch.where(counted | ~seen, scores, anchor)
         some = counted.any(-1)
-        bent = capped(scores, attrs)
+        bent = capped(scores, attrs) + (inputs[-1] if "bias" in attrs else 0.0)
         means = torch.logsumexp(bent.masked_fill(~counted, -math.inf), -1) - counted.sum(-1).log()
         largest = {"score_abs": float(scores[seen].abs().max()), **_spread(bent, seen, counted)}
-        return {**largest, "mean_min": float(means[some].min())}
+        return {**largest, "bent_abs": float(bent[seen].abs().max()), "mean_min": float(means[some].min())}
 
     def follows(self, inputs: Types, attrs: Attrs, dim: int) -> Sources | None:
         """Columns of v: masks by query know no other order."""
@@ -206,12 +216,12 @@ class AttentionSeen(Op):
         return (None, None, aligned(inputs[2], rank, dim), *(None for _ in inputs[3:])) if dim == rank - 1 else None
 
 
-def _attend(inputs: Tensors, attrs: Attrs, mask: torch.Tensor | None) -> torch.Tensor:
+def _attend(inputs: Tensors, attrs: Attrs, mask: torch.Tensor | None, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Of q, k, v; rows in which nothing is kept are 0, as PyTorch has it."""
     q, k, v = inputs[:3]
-    if "cap" not in attrs:
+    if "cap" not in attrs and bias is None:
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=number(attrs, "scale"))
-    scores = capped(scaled_scores(inputs, attrs), attrs)
+    scores = capped(scaled_scores(inputs, attrs), attrs) + (0.0 if bias is None else bias)
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
     return torch.matmul(torch.softmax(scores, -1).nan_to_num(0.0), v)

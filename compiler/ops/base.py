@@ -78,7 +78,8 @@ class Op:
     """An operation of the graph IR.
 
     Subclasses set `name`, `arity` (fewest and most inputs), `attrs` (the names of all attributes), `optional` (of those
-    that may be left out) and `aten` (overload name -> converter), implement `infer` and `reference`, and declare what passes and back ends go by:
+    that may be left out) and `aten` (overload name -> converter), implement `infer` and `reference`, and declare what
+    passes and back ends go by:
 
         secure         it can run inside MPC: each of `back_ends` has a form of it
         elementwise    an element of the result depends on the elements of its place alone, the inputs being broadcast

@@ -49,18 +49,30 @@ def _shared(rw: Rewriter, node: Node) -> str | None:
 
 def _grouped(rw: Rewriter, node: Node) -> str | None:
     """Keys and values of several heads, each repeated for its group."""
-    pieces = [_unrepeated(rw, name) for name in node.inputs[1:3]]
-    if not _knows_no_heads(node) or pieces[0] is None or pieces[1] is None:
+    keys, values = (_unrepeated(rw, name) for name in node.inputs[1:3])
+    if not _knows_no_heads(node) or keys is None or values is None:
         return None
-    lead = rw.type(pieces[0]).shape[:-3]
+    lead = rw.type(keys).shape[:-3]
     queries = rw.type(node.inputs[0])
     heads = queries.shape[-3]
-    if rw.type(pieces[1]).shape[:-2] != rw.type(pieces[0]).shape[:-2] or queries.shape[:-3] != lead[:-1]:
+    if rw.type(values).shape[:-2] != rw.type(keys).shape[:-2] or queries.shape[:-3] != lead[:-1]:
         return None
     apart = (*lead, heads // lead[-1])
+    more = list(node.inputs[3:])
+    if node.attr("bias") is not None:
+        more[-1] = _bias_by_group(rw, more[-1], apart)
     q = rw.emit_beside("groups", "reshape", [node.inputs[0]], shape=(*apart, *queries.shape[-2:]))
-    y = rw.emit_beside("grouped", node.op, [q, *pieces, *node.inputs[3:]], **dict(node.attrs))
+    y = rw.emit_beside("grouped", node.op, [q, keys, values, *more], **dict(node.attrs))
     return rw.emit("reshape", [y], shape=node.type.shape)
+
+
+def _bias_by_group(rw: Rewriter, name: str, apart: tuple[int, ...]) -> str:
+    """A bias [.., heads or 1, S, T] in the dimensions of groups."""
+    shape = rw.type(name).shape
+    if len(shape) < 3:
+        return name
+    heads = apart[-2:] if shape[-3] != 1 else (1, 1)
+    return rw.emit_beside("bias", "reshape", [name], shape=(*shape[:-3], *heads, *shape[-2:]))
 
 
 def _unrepeated(rw: Rewriter, name: str) -> str | None:

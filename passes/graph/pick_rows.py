@@ -21,7 +21,7 @@ import torch
 from mpcc.compiler.graph.build import GraphBuilder
 from mpcc.compiler.graph.ir import Graph, Node, without_dead_nodes
 from mpcc.compiler.ops import REGISTRY
-from mpcc.compiler.types import attributes
+from mpcc.compiler.types import Attr, attributes
 from mpcc.passes.graph.rewriting import Rewriter, rewrite
 
 Picked = tuple[str, int]  # the places, and the dimension along which they are taken
@@ -49,7 +49,7 @@ def _pick(rw: Rewriter, node: Node) -> str | None:
     wide = places
     if rw.type(places).shape == ():
         wide = rw.emit_beside("each", "expand", [places], shape=(x.shape[0],))
-    counted_up = {"self": ("tensor", 0), "other": x.shape[1]}  # places may count from the end
+    counted_up: dict[str, Attr] = {"self": ("tensor", 0), "other": x.shape[1]}  # places may count from the end
     wide = rw.emit_beside("place", "aten.remainder.Scalar", [wide], **counted_up)
     one = rw.emit_beside("row", "pick", [node.inputs[0], wide], dim=1)
     return rw.emit("reshape", [one], shape=node.type.shape)
@@ -79,7 +79,7 @@ def _moved(graph: Graph) -> Graph:
 
 def _places_first(graph: Graph) -> list[Node]:
     """The nodes in an order in which places are known before anything is picked."""
-    early = {n.inputs[1] for n in graph if n.op == "pick"}
+    early = {n.inputs[1] for n in graph if n.op == "pick"} | {n.name for n in graph if n.op == "input"}
     for node in reversed(graph.nodes):
         if node.name in early:
             early.update(node.inputs)
@@ -114,13 +114,14 @@ def _sources(graph: Graph, node: Node, part: Picked) -> list[Picked | None] | No
     batch, along = op.follows(types, attrs, 0), op.follows(types, attrs, dim)
     if batch is None or along is None:
         return None
-    rank, pieces = len(node.type.shape), []
+    rank = len(node.type.shape)
+    pieces: list[Picked | None] = []
     for type, first, source in zip(types, batch, along, strict=True):
         if source is None:
             pieces.append(None)
-        elif first == 0 and source > 0:
-            pieces.append((places, source))
-        elif first is None and source > 0 and len(type.shape) == rank and type.shape[0] == 1:
+        elif (first == 0 and source > 0) or (
+            first is None and source > 0 and len(type.shape) == rank and type.shape[0] == 1
+        ):
             pieces.append((places, source))
         else:
             return None
@@ -134,9 +135,8 @@ def _fetch(done: _Moved, name: str, part: Picked | None, own: str = "") -> str:
         return source
     places, dim = part
     node = done.graph[name]
-    attrs = {"dim": dim}
-    inputs = [source, done.names[places]]
-    return done.builder.emit(own or f"{name}_row", "pick", inputs, attrs, origin=node.origin, replacing=own, reuse=True)
+    inputs, stem = [source, done.names[places]], own or f"{name}_row"
+    return done.builder.emit(stem, "pick", inputs, {"dim": dim}, origin=node.origin, replacing=own, reuse=True)
 
 
 def _rebuilt(done: _Moved, node: Node, inputs: tuple[str, ...], part: Picked | None) -> Node:

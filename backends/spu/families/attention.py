@@ -30,9 +30,12 @@ def _attention_seen(w: Writer, node: Node, inputs: Inputs) -> Value:
     """Keys that a query does not see, or that are masked, are put below the others."""
     query, key, value, seen = inputs[:4]
     scores = scaled_scores(w, node, query, key)
+    biased = node.attr("bias") is not None
+    if biased:
+        scores = w.add(scores, inputs[-1])
     ones = (1,) * (len(scores.shape) - 3)
     counted = w.reshape(seen, (seen.shape[0], *ones, *seen.shape[1:]))
-    if len(inputs) > 4:
+    if len(inputs) - biased > 4:
         keep = inputs[4]
         counted = w.mul(counted, w.reshape(keep, (keep.shape[0], *ones, 1, keep.shape[1])))
     scores = w.add(scores, w.scale(w.shift(counted, -1.0), _far(w, node)))

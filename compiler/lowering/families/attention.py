@@ -25,7 +25,7 @@ LEAST_MEAN_WEIGHT = 2.0**-6  # where their exponentials are not much smaller tha
 
 @dataclass(frozen=True)
 class Groups:
-    """q [.., G, S, d] of groups of heads that share keys and values [.., T, d]: a group's queries are rows of one matrix.
+    """q [.., G, S, d] of groups of heads that share k and v [.., T, d]: a group's queries are rows of one matrix.
 
     `lead` are the dimensions before the group's, `size` is 0 where heads share nothing: then q is [.., S, d].
     """

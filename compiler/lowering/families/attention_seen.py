@@ -87,6 +87,17 @@ class _Packed:
         rows = [self.groups.apart(self.ctx.b, p) for p in parts]
         return self.ctx.b.concat(rows, len(rows[0].type.shape) - 2)
 
+    def bias(self, bias: RingNode) -> RingNode:
+        """What broadcasts to [.., G, S, T], packed."""
+        b, parts = self.ctx.b, []
+        rows, keys = len(bias.type.shape) - 2, len(bias.type.shape) - 1
+        for block in self.blocks:
+            wide = bias
+            for dim, start, stop in ((rows, block.start, block.stop), (keys, block.first, block.last)):
+                wide = b.slice(wide, dim, start, stop) if bias.type.shape[dim] > 1 else wide
+            parts.append(self.groups.rows(b, b.expand(wide, (*self.groups.all, *block.shape))))
+        return self.pack(parts)
+
     def seen(self, seen: RingNode) -> list[RingNode]:
         """[1 or B, S, T], public, as each block's [.., G rows, keys]."""
         b, parts = self.ctx.b, []
@@ -104,12 +115,16 @@ def lower_attention_seen(ctx: Context, node: Node, inputs: Sequence[RingNode]) -
     b = ctx.b
     groups, query, key, value = grouped(ctx, inputs)
     keep, bound = None, value.type.bound
-    if len(inputs) > 4:
+    biased = node.attr("bias") is not None
+    if len(inputs) - biased > 4:
         key, keep = masked_keys(ctx, key, inputs[4], inputs[5])
     blocks = blocks_of(query.type.shape[-2], key.type.shape[-2], int_attr(node, "low"), int_attr(node, "high"))
     packed = _Packed(ctx, groups, blocks)
     seen = packed.seen(inputs[3])
     scores = capped(ctx, node, _scores(ctx, node, packed, query, key, seen))
+    if biased:
+        bias = b.mul(packed.bias(ctx.b.rescale(inputs[-1], scores.type.frac_bits)), packed.pack(seen))
+        scores = b.add(scores, bias, bound=ctx.rounded_up(ctx.statistic(node, "bent_abs"), steps=2))
     weights, sums = _weights(ctx, node, packed, scores, seen)
     applied, total = _applied(ctx, packed, packed.unpack(b.mul(weights, packed.pack(seen), bound=1.01)), value, keep)
     if keep is not None:
@@ -143,7 +158,9 @@ def _weights(
     spread = ctx.rounded_up(ctx.statistic(node, "spread"))
     lines = []
     for part, mask in zip(packed.unpack(scores), seen, strict=True):
-        lowered = b.add(part, b.mul_int(b.add_const(mask, -1.0, bound=1.0), math.ceil(2 * top) << part.type.frac_bits, part.type.frac_bits))
+        f = part.type.frac_bits
+        far = b.mul_int(b.add_const(mask, -1.0, bound=1.0), math.ceil(2 * top) << f, f)  # 0, or below every score
+        lowered = b.add(part, far)
         lines.append(b.expand(forms.row_max(b, lowered, ctx.settings.row_maximum_arity), part.type.shape))
     away = b.sub(scores, packed.pack(lines))
     away = b.mul(away, packed.pack(seen), bound=min(spread, 2 * top))
