@@ -22,9 +22,11 @@ from mpcc.passes.graph.fold_constants import fold_constants
 from mpcc.passes.graph.fuse_activations import fuse_activations
 from mpcc.passes.graph.fuse_attention import fuse_attention
 from mpcc.passes.graph.fuse_norms import fuse_norms
+from mpcc.passes.graph.group_heads import group_heads
 from mpcc.passes.graph.hoist_prepared import hoist_prepared
 from mpcc.passes.graph.merge_adapters import merge_adapters
 from mpcc.passes.graph.narrow_reads import narrow_reads
+from mpcc.passes.graph.pick_rows import pick_rows
 from mpcc.passes.graph.prepare_masks import prepare_masks
 from mpcc.passes.graph.private_embedding import private_embedding
 from mpcc.passes.graph.roll_layers import roll_layers
@@ -100,7 +102,9 @@ GRAPH_CALLS: Mapping[str, Callable[[Held, GraphContext], Held]] = {
     "fuse_norms": lambda h, c: h.becomes(fuse_norms(h.graph, h.tensors)),
     "fuse_activations": lambda h, c: h.becomes(fuse_activations(h.graph, h.tensors)),
     "narrow_reads": lambda h, c: h.becomes(narrow_reads(h.graph)),
-    "prepare_masks": lambda h, c: h.becomes(prepare_masks(h.graph)),
+    "pick_rows": lambda h, c: h.becomes(pick_rows(h.graph, h.tensors)),
+    "prepare_masks": lambda h, c: h.becomes(prepare_masks(h.graph, h.tensors)),
+    "group_heads": lambda h, c: h.becomes(group_heads(h.graph)),
     "label": lambda h, c: h.becomes(infer(h.graph, c.labels)),
     "private_embedding": lambda h, c: h.becomes(private_embedding(h.graph)),
     "merge_adapters": lambda h, c: h.becomes(merge_adapters(h.graph, public_products_local=c.public_products_local)),

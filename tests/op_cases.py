@@ -105,6 +105,19 @@ def key_masks():
     return [*qkv(), keep(2, 5).reshape(2, 5).float(), torch.eye(5)[[0, 0]]]
 
 
+def seen_masks():
+    """Which of 5 keys 4 queries see, which are kept and the first of them, and the queries that see none of these."""
+    seen = torch.ones(1, 4, 5, dtype=torch.bool).tril(1).triu(-2)
+    keep = torch.tensor([[1.0, 1, 1, 1, 0], [0, 0, 1, 1, 1]])
+    blank = (~(seen & keep.bool()[:, None]).any(-1)).float()
+    return [seen, keep, torch.eye(5)[[0, 2]], blank]
+
+
+def seen_and_kept(q, k, v, mask, scale, cap):
+    scores = cap * torch.tanh(scale * q @ k.transpose(-1, -2) / cap)
+    return torch.softmax(scores + kept(mask)[:, None, None], -1).nan_to_num(0.0) @ v
+
+
 BERT = {"eps": 1e-12, "affine": "gamma_beta"}
 NO_MASK = {"scale": 0.4, "mask": "none"}
 
@@ -209,6 +222,11 @@ CASES: dict[str, list[Case]] = {
             ring=4e-4,
             spu=2e-3,
         ),
+    ],
+    "soft_cap": [
+        Case(lambda: [r(3, 100)], {"cap": 30.0}, lambda x: 30 * torch.tanh(x / 30), ring=5e-4),
+        Case(lambda: [r(3, 100, scale=8)], {"cap": 10.0}, lambda x: 10 * torch.tanh(x / 10), ring=2e-3),
+        Case(lambda: [r(3, 100, scale=8)], {"cap": 1.0}, torch.tanh, ring=1e-3),
     ],
     "gelu_quad": [Case(lambda: [r(3, 40)], {}, lambda x: x**2 / 8 + x / 4 + 0.5)],
     "tanh": [Case(lambda: [r(3, 100)], {}, torch.tanh, ring=7e-4)],
@@ -329,6 +347,21 @@ CASES: dict[str, list[Case]] = {
             clear=True,
         ),
     ],
+    "attention_seen": [
+        Case(
+            lambda: [*qkv(), torch.ones(1, 4, 5, dtype=torch.bool).tril(1)],
+            {"scale": 0.4, "low": -3, "high": 1},
+            lambda q, k, v, m: attended(q, k, v, 0.4, kept(m)),
+            ring=4e-3,
+            spu=3e-3,
+        ),
+        Case(
+            lambda: [r(2, 2, 3, 4, 6), r(2, 2, 1, 5, 6), r(2, 2, 1, 5, 7), *seen_masks()],
+            {"scale": 0.3, "low": -2, "high": 1, "cap": 3.0},
+            lambda q, k, v, m, keep, *_: seen_and_kept(q, k, v, m & keep.bool()[:, None], 0.3, 3.0),
+            clear=True,
+        ),
+    ],
     "attention_2quad": [
         Case(lambda: qkv(1.0), NO_MASK, lambda q, k, v: shared(quad(scores(q, k))) @ v, ring=4e-3, spu=3e-3),
         Case(
@@ -399,6 +432,10 @@ CASES: dict[str, list[Case]] = {
         Case(lambda: [r(5, 3), ids(2, 3)], {}, lambda t, i: t[i]),
         Case(lambda: [r(5, 3), torch.tensor(2)], {}, lambda t, i: t[i]),
     ],
+    "pick": [
+        Case(lambda: [r(2, 3, 4, 5), torch.tensor([3, 1])], {"dim": 2}, lambda x, i: x[[0, 1], :, i][:, :, None]),
+        Case(lambda: [r(1, 4), torch.tensor([3, 1])], {"dim": 1}, lambda x, i: x[0, i][:, None]),
+    ],
     "one_hot": [Case(lambda: [ids(2, 3)], {"classes": 5}, lambda i: F.one_hot(i, 5).float())],
     "eq": [Case(lambda: [ids(2, 3), ids(3)], {}, lambda x, y: x == y)],
     "ne": [Case(lambda: [ids(2, 3), torch.tensor(1)], {}, lambda x, y: x != y)],
@@ -408,6 +445,10 @@ CASES: dict[str, list[Case]] = {
     "lt": [Case(lambda: [r(3, 4), r(4)], {}, lambda x, y: x < y)],
     "first_kept": [
         Case(lambda: [torch.tensor([[0.0, 1, 1], [0, 0, 0]])], {}, lambda x: torch.tensor([[0.0, 1, 0], [0, 0, 0]]))
+    ],
+    "blank_rows": [
+        Case(lambda: [torch.tensor([[0.0, 1]]), bit(2, 3, 2) | True], {}, lambda k, s: torch.zeros(2, 3)),
+        Case(lambda: [torch.tensor([[0.0, 1]]), torch.eye(2)[None].bool()], {}, lambda k, s: torch.tensor([[1.0, 0]])),
     ],
     "logical_and": [Case(lambda: [bit(3, 4), bit(4)], {}, lambda x, y: x & y)],
     "logical_or": [Case(lambda: [bit(3, 4), bit(4)], {}, lambda x, y: x | y)],

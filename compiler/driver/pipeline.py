@@ -184,8 +184,8 @@ def _context(evidence: Sequence[Evidence], samples: Sequence[Inputs], options: O
         options.output,
         options.output_frac_bits,
         dict(options.approximations or {}),
-        protocol.public_products_local,
-        protocol.operands_free,
+        public_products_local=protocol.public_products_local,
+        operands_free=protocol.operands_free,
     )
 
 

@@ -116,9 +116,14 @@ def _recorder() -> Any:
             super().__init__()
             self.added: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-        def update(self, key: torch.Tensor, value: torch.Tensor, layer: int, *args: Any, **kwargs: Any) -> Any:
-            self.added[layer] = (key, value)
-            return super().update(key, value, layer, *args, **kwargs)
+        def update(
+            self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            self.added[layer_idx] = (key_states, value_states)
+            both: tuple[torch.Tensor, torch.Tensor] = super().update(
+                key_states, value_states, layer_idx, *args, **kwargs
+            )
+            return both
 
     return Recorder()
 

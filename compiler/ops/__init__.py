@@ -16,6 +16,7 @@ from mpcc.compiler.ops import (
     normalisation,
     outputs,
     reduction,
+    soft_cap,
     state,
     substitutes,
 )
@@ -27,6 +28,7 @@ _FAMILIES = (
     activations,
     normalisation,
     attention,
+    soft_cap,
     substitutes,
     layout,
     reduction,

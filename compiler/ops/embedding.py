@@ -55,4 +55,30 @@ class OneHot(Op):
         return torch.nn.functional.one_hot(inputs[0].long(), integer(attrs, "classes")).float()
 
 
-OPS: tuple[Op, ...] = (Embedding(), OneHot())
+class Pick(Op):
+    """pick(x, ids; dim): of every input b of a batch place ids[b] along `dim` alone, [B, .., 1, ..].
+
+    x [B or 1, .., n, ..] with dim >= 1, ids [B] integers in 0..n-1. As a look-up, it is a product inside MPC.
+    """
+
+    name = "pick"
+    arity = (2, 2)
+    attrs = ("dim",)
+    secure = True
+    back_ends = ()
+
+    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
+        (x, ids), dim = inputs, integer(attrs, "dim")
+        if ids.dtype not in ("i32", "i64") or len(ids.shape) != 1 or not 1 <= dim < len(x.shape):
+            raise fail(self.name, f"ids {ids} along {dim} of {x}")
+        if x.shape[0] not in (1, ids.shape[0]):
+            raise fail(self.name, f"ids {ids} for a batch of {x.shape[0]}")
+        return TensorType((ids.shape[0], *x.shape[1:dim], 1, *x.shape[dim + 1 :]), x.dtype)
+
+    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+        (x, ids), dim = inputs, integer(attrs, "dim")
+        rows = x.expand(ids.shape[0], *x.shape[1:])
+        return torch.stack([row.narrow(dim - 1, int(i), 1) for row, i in zip(rows, ids, strict=True)])
+
+
+OPS: tuple[Op, ...] = (Embedding(), OneHot(), Pick())

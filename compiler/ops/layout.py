@@ -112,6 +112,16 @@ def _repeat(b: Builder, a: Args) -> Value:
     return reshape(b, wide, [t * n for t, n in zip(times, old, strict=True)])
 
 
+def _repeat_interleave(b: Builder, a: Args) -> Value:
+    """Each place along a dimension, of the flat tensor where there is none, repeated beside itself."""
+    x, times = a["self"], a["repeats"]
+    x = reshape(b, x, (math.prod(x.shape),)) if a["dim"] is None else x
+    dim = axis(0 if a["dim"] is None else a["dim"], len(x.shape))
+    before, size, after = x.shape[:dim], x.shape[dim], x.shape[dim + 1 :]
+    wide = _expand_to(b, reshape(b, x, (*before, size, 1, *after)), (*before, size, times, *after))
+    return reshape(b, wide, (*before, size * times, *after))
+
+
 def _slice(b: Builder, a: Args) -> Value:
     start = 0 if a["start"] is None else a["start"]
     return cut(b, a["self"], a["dim"], start, _END if a["end"] is None else a["end"], a["step"])
@@ -264,6 +274,7 @@ class Expand(_Layout):
         "aten.expand_as.default": lambda b, a: _expand_to(b, a["self"], a["other"].shape),
         "aten.broadcast_to.default": lambda b, a: _expand_to(b, a["self"], a["size"]),
         "aten.repeat.default": _repeat,
+        "aten.repeat_interleave.self_int": _repeat_interleave,
     }
 
     def infer(self, inputs: Types, attrs: Attrs) -> TensorType:

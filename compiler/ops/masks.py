@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mpcc.compiler.ops.base import Attrs, Op, Tensors, Types, fail
+from mpcc.compiler.ops.base import Attrs, Op, Tensors, Types, broadcast, fail
 from mpcc.compiler.types import TensorType
 
 
@@ -25,4 +25,22 @@ class FirstKept(Op):
         return keep * (keep.cumsum(-1) == 1).to(keep.dtype)
 
 
-OPS: tuple[Op, ...] = (FirstKept(),)
+class BlankRows(Op):
+    """blank_rows(keep, seen) [B, S]: 1 for queries that see no kept key, else 0; keep [B, T], seen [1 or B, S, T]."""
+
+    name = "blank_rows"
+    arity = (2, 2)
+    whole = True
+
+    def infer(self, inputs: Types, attrs: Attrs) -> TensorType:
+        keep, seen = inputs
+        if len(keep.shape) != 2 or len(seen.shape) != 3 or seen.shape[2] != keep.shape[1]:
+            raise fail(self.name, f"keep {keep} and seen {seen}")
+        return TensorType((*broadcast(self.name, keep.shape[:1], seen.shape[:1]), seen.shape[1]), keep.dtype)
+
+    def reference(self, inputs: Tensors, attrs: Attrs) -> torch.Tensor:
+        keep, seen = inputs
+        return torch.logical_not((seen.bool() & keep.bool().unsqueeze(1)).any(-1)).to(keep.dtype)
+
+
+OPS: tuple[Op, ...] = (FirstKept(), BlankRows())

@@ -67,6 +67,7 @@ class _Attention(Attention):
     """For masks that are the same for all queries: mask is "none" or "key"."""
 
     aten = {}
+    optional_attrs = ()
     replaces = "attention"
     statistics = ("score_abs",)
 

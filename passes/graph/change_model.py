@@ -51,13 +51,17 @@ def change_model(graph: Graph, approximations: Mapping[str, str]) -> Graph:
 
 
 def _changed(node: Node, approximations: Mapping[str, str]) -> Node:
-    substitutes = (_SUBSTITUTES.get((node.op, choice)) for choice in approximations.items())
+    of = "attention" if node.op == "attention_seen" else node.op
+    substitutes = (_SUBSTITUTES.get((of, choice)) for choice in approximations.items())
     new: Op | None = next((op for op in substitutes if op is not None), None)
     if new is None or node.site != "mpc":
         return node
-    if node.op == "attention" and node.attr("mask") not in ("none", "key"):
+    if of == "attention" and (node.attr("mask") not in ("none", "key") or node.attr("cap") is not None):
         said = "=".join(new.chosen_by)
-        raise MpccError(f"{said} works with masks that are the same for all queries only", where=node.origin.layer)
+        raise MpccError(
+            f"{said} works with masks that are the same for all queries, and without a cap of the scores, only",
+            where=node.origin.layer,
+        )
     return replace(node, op=new.name, attrs=attributes(**{k: v for k, v in node.attrs if k in new.attrs}))
 
 

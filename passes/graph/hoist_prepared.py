@@ -49,4 +49,9 @@ def _computed(graph: Graph, names: Mapping[str, str], tensors: Mapping[str, torc
     part = without_dead_nodes(Graph(graph.nodes, tuple((n, n) for n in sorted(names))))
     part = part.with_nodes([n for n in part.nodes if n.op != "input"])
     values = run_graph(part, {}, tensors, dtype=torch.float64)
-    return {tensor: values[node].to(torch.float32).detach().contiguous() for node, tensor in names.items()}
+    return {tensor: _narrow(values[node]).detach().contiguous() for node, tensor in names.items()}
+
+
+def _narrow(value: torch.Tensor) -> torch.Tensor:
+    """As float32, where it is real: masks stay masks."""
+    return value.to(torch.float32) if value.is_floating_point() else value

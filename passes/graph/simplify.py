@@ -1,9 +1,11 @@
 """Remove what changes nothing, and say simply what export says in a roundabout way.
 
 reshape(reshape(x))                 reshape(x)
+reshape(linear(reshape(x), W))      linear(x, W), where both only join and part its rows
 permute(permute(x))                 permute(x), or x
 slice(expand(x)) of equal places    expand(x), to fewer of them
 expand(x), slice(x), reshape(x), permute(x), cast(x) that change nothing; x + 0, 1 x
+concat(x, nothing)                  x
 logical_and(all true, x)            x, expanded where needed
 where(all true, a, b)               a, expanded where needed
 index(x, [arange, arange])          x, reshaped and expanded: how transformers broadcasts a padding mask
@@ -42,6 +44,20 @@ def _reshape_reshape(rw: Rewriter, node: Node) -> str | None:
     return rw.emit("reshape", inner.inputs, shape=node.attr("shape")) if inner.op == "reshape" else None
 
 
+def _linear_of_rows(rw: Rewriter, node: Node) -> str | None:
+    """A linear layer on rows that were laid out as a matrix only for it."""
+    product = rw.nodes[node.inputs[0]]
+    if product.op != "linear" or rw.nodes[product.inputs[0]].op != "reshape":
+        return None
+    x = rw.nodes[product.inputs[0]].inputs[0]
+    rows = rw.type(x).shape[:-1]
+    if rw.type(x).shape[-1:] != rw.type(product.inputs[0]).shape[-1:] or node.type.shape[:-1] != rows:
+        return None
+    if node.type.shape[-1:] != product.type.shape[-1:]:
+        return None
+    return rw.emit("linear", [x, *product.inputs[1:]])
+
+
 def _expand_expand(rw: Rewriter, node: Node) -> str | None:
     inner = rw.nodes[node.inputs[0]]
     return rw.emit("expand", inner.inputs, shape=node.attr("shape")) if inner.op == "expand" else None
@@ -77,8 +93,12 @@ def _shift_by_zero(rw: Rewriter, node: Node) -> str | None:
     return node.inputs[0] if node.attr("offset") == 0 and rw.type(node.inputs[0]) == node.type else None
 
 
-def _concat_one(rw: Rewriter, node: Node) -> str | None:
-    return node.inputs[0] if len(node.inputs) == 1 else None
+def _concat_of_some(rw: Rewriter, node: Node) -> str | None:
+    """Inputs without elements are left out; of one input it is that itself."""
+    full = [name for name in node.inputs if rw.type(name).elements]
+    if len(full) == 1 and rw.type(full[0]) == node.type:
+        return full[0]
+    return rw.emit("concat", full, dim=node.attr("dim")) if 0 < len(full) < len(node.inputs) else None
 
 
 def _expanded(rw: Rewriter, name: str, node: Node) -> str | None:
@@ -107,7 +127,7 @@ def _maskless_attention(rw: Rewriter, node: Node) -> str | None:
     kind = node.attr("mask")
     if kind == "none" or rw.uniform(node.inputs[3]) != (1.0 if kind == "keep" else 0.0):
         return None
-    return rw.emit("attention", node.inputs[:3], scale=node.attr("scale"), mask="none")
+    return rw.emit("attention", node.inputs[:3], **{**dict(node.attrs), "mask": "none"})
 
 
 def _index_by_position(rw: Rewriter, node: Node) -> str | None:
@@ -143,12 +163,12 @@ def _position(index: torch.Tensor, size: int, rank: int) -> int | None:
 
 
 RULES: Mapping[str, Sequence[Rule]] = {
-    "reshape": (_same_type, _reshape_reshape),
+    "reshape": (_same_type, _reshape_reshape, _linear_of_rows),
     "permute": (_identity_permute, _permute_permute),
     "expand": (_same_type, _expand_expand),
     "slice": (_same_type, _slice_expand),
     "cast": (_same_type,),
-    "concat": (_concat_one,),
+    "concat": (_concat_of_some,),
     "scale": (_scale_by_one,),
     "shift": (_shift_by_zero,),
     "logical_and": (_neutral(1.0),),

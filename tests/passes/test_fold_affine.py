@@ -20,7 +20,7 @@ def labelled(name, partition, length=9, **options):
     captured = capture(tiny(name, **options), sequence_length=length)
     labels = labels_of(partition.label(captured))
     graph, tensors = canonicalise(captured.graph, captured.tensors)
-    return infer(prepare_masks(graph), labels), tensors, labels
+    return infer(prepare_masks(graph, tensors), labels), tensors, labels
 
 
 def folded(graph, tensors, labels, blocks=False):

@@ -193,7 +193,7 @@ def inputs_with_mask(shape):
 @pytest.mark.parametrize("expand", [None, (2, 1, 5, 5)], ids=["as it is", "expanded over queries"])
 def test_padding_masks_become_two_vectors(expand):
     graph, tensors = attention((2, 1, 1, 5), expand=expand, layers=2)
-    prepared = prepare_masks(graph)
+    prepared = prepare_masks(graph, {})
     kinds = [(n.attr("mask"), len(n.inputs)) for n in prepared if n.op == "attention"]
     assert kinds == [("key", 5)] * 2
     made = [n.op for n in prepared if n.op in ("reshape", "cast", "first_kept")]
@@ -204,7 +204,7 @@ def test_padding_masks_become_two_vectors(expand):
 
 def test_the_cut_shares_two_vectors_instead_of_the_mask():
     graph, _ = attention((2, 1, 1, 5), expand=(2, 1, 5, 5))
-    regions = cut(infer(prepare_masks(graph), {}))
+    regions = cut(infer(prepare_masks(graph, {}), {}))
     shapes = {n.name: n.type.shape for n in regions.mpc if n.op == "input"}
     assert sorted(shapes.values()) == [(2, 1, 5, 4), (2, 5), (2, 5)]
     assert all(n.attr("whole") for n in regions.mpc if n.op == "input" and n.type.shape == (2, 5))
@@ -212,4 +212,4 @@ def test_the_cut_shares_two_vectors_instead_of_the_mask():
 
 def test_masks_that_differ_between_queries_are_left_alone():
     graph, _ = attention((2, 1, 5, 5))
-    assert prepare_masks(graph) == graph
+    assert prepare_masks(graph, {}) == graph

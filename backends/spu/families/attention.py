@@ -25,15 +25,39 @@ def _attention(w: Writer, node: Node, inputs: Inputs) -> Value:
     return divided(w, w.matmul(power, value), total, key.shape[-2])
 
 
+@emits("attention_seen", reads=("score_abs",))
+def _attention_seen(w: Writer, node: Node, inputs: Inputs) -> Value:
+    """Keys that a query does not see, or that are masked, are put below the others."""
+    query, key, value, seen = inputs[:4]
+    scores = scaled_scores(w, node, query, key)
+    biased = node.attr("bias") is not None
+    if biased:
+        scores = w.add(scores, inputs[-1])
+    ones = (1,) * (len(scores.shape) - 3)
+    counted = w.reshape(seen, (seen.shape[0], *ones, *seen.shape[1:]))
+    if len(inputs) - biased > 4:
+        keep = inputs[4]
+        counted = w.mul(counted, w.reshape(keep, (keep.shape[0], *ones, 1, keep.shape[1])))
+    scores = w.add(scores, w.scale(w.shift(counted, -1.0), _far(w, node)))
+    power, total = powers(w, scores, len(scores.shape) - 1)
+    return divided(w, w.matmul(power, value), total, key.shape[-2])
+
+
 def scaled_scores(w: Writer, node: Node, query: Value, key: Value) -> Value:
-    """scale q k^T."""
-    return w.matmul(w.scale(query, number(node, "scale")), w.transpose(key))
+    """scale q k^T, bent where there is a cap."""
+    scores = w.matmul(w.scale(query, number(node, "scale")), w.transpose(key))
+    return scores if node.attr("cap") is None else _soft_cap(w, node, [scores])
+
+
+@emits("soft_cap")
+def _soft_cap(w: Writer, node: Node, inputs: Inputs) -> Value:
+    cap = number(node, "cap")
+    return w.scale(w.unary("tanh", w.scale(inputs[0], 1.0 / cap)), cap)
 
 
 def _mask(w: Writer, node: Node, mask: Value, rank: int) -> Value:
-    """What to add to the scores: 0, or `far` below them, which is moderate so that it fits and exp stays exact."""
-    largest = w.statistic(node, "score_abs")
-    far = FAR if largest is None else 4.0 * 2.0 ** math.ceil(math.log2(max(largest, 1.0))) + NEGLIGIBLE
+    """What to add to the scores: 0, or `far` below them."""
+    far = _far(w, node)
     kind = node.attr("mask")
     if kind == "additive":
         return w.binary("maximum", mask, w.constant(-far, mask.shape))
@@ -41,6 +65,12 @@ def _mask(w: Writer, node: Node, mask: Value, rank: int) -> Value:
     if kind == "key":
         return w.reshape(lowered, (mask.shape[0], *(1,) * (rank - 2), mask.shape[1]))
     return lowered
+
+
+def _far(w: Writer, node: Node) -> float:
+    """How far below the others a score is nothing; moderate, so that it fits and exp stays exact."""
+    largest = w.statistic(node, "score_abs")
+    return FAR if largest is None else 4.0 * 2.0 ** math.ceil(math.log2(max(largest, 1.0))) + NEGLIGIBLE
 
 
 def divided(w: Writer, x: Value, total: Value, largest: float) -> Value:
