@@ -1,16 +1,18 @@
 """The command line: `mpcc compile | inspect | run | explain | ...`, one file for each group of commands.
 
 Results go to stdout, progress, notes and errors to stderr. Exit codes: 0 done, 1 a check failed, 2 the user's mistake,
-3 an engine or party failed, 70 a bug of mpcc, 130 interrupted.
+3 an engine or party failed, 70 a bug of mpcc, 130 interrupted, 143 ended by SIGTERM.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -20,10 +22,16 @@ from mpcc.cli.options import TRACEBACK
 from mpcc.compiler.errors import MpccError
 from mpcc.version import described
 
-BUG, INTERRUPTED = 70, 130
+BUG, INTERRUPTED, TERMINATED = 70, 130, 143
 _FEW = 3
 # typer brings its own click; the base of its usage errors has no public name
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: what is running ends, and its folders go, as when the user interrupts it."""
+
 
 app = typer.Typer(
     add_completion=False,
@@ -92,6 +100,8 @@ def call(arguments: Sequence[str]) -> int:
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", INTERRUPTED, False)
+    except _Terminated:
+        return _failed("ended by SIGTERM", TERMINATED, False)
     except MpccError as error:
         return _failed(f"error: {_one_line(error)}", error.exit_code, shown)
     except _UsageError as error:
@@ -117,7 +127,13 @@ def _failed(message: str, code: int, shown: bool) -> int:
     return code
 
 
+def _terminated(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    raise _Terminated
+
+
 def main() -> None:
     """Entry point of the `mpcc` command."""
     _quiet()
+    signal.signal(signal.SIGTERM, _terminated)
     sys.exit(call(sys.argv[1:]))

@@ -8,21 +8,34 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 _ESTABLISHED, _CLOSE_WAIT = "01", "08"  # the latter: the other end has closed, this one has not
 _SOCKET = "socket:["
+_LOOPBACK = "127."
 Address = tuple[str, int]
 
 
-def peer_gone(pid: int) -> bool:
-    """True if a TCP connection of the process was closed at its other end; False where the system does not tell."""
+def connections_here(pid: int) -> frozenset[str]:
+    """The process's connections to this machine, which are open at both ends; none where the system does not tell."""
+    return _sockets_in(pid, _ESTABLISHED)
+
+
+def peer_gone(pid: int, connections: Set[str]) -> bool:
+    """True if one of these connections was closed at its other end; False where the system does not tell.
+
+    A stranger who connects to the engine's port and leaves is not among them, and ends nothing.
+    """
+    return bool(_sockets_in(pid, _CLOSE_WAIT) & connections)
+
+
+def _sockets_in(pid: int, state: str) -> frozenset[str]:
     try:
-        waiting = {fields[9] for fields in _table(pid, "tcp", "tcp6") if fields[3] == _CLOSE_WAIT}
-        return bool(waiting) and bool(waiting & _sockets(pid))
+        rows = [f for f in _table(pid, "tcp") if f[3] == state and _address(f[2])[0].startswith(_LOOPBACK)]
+        return frozenset({fields[9] for fields in rows} & _sockets(pid)) if rows else frozenset()
     except OSError:
-        return False
+        return frozenset()
 
 
 def remote_ends(pid: int) -> set[Address] | None:

@@ -9,12 +9,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime.parties.connections import peer_gone
+from mpcc.runtime.parties.connections import connections_here, peer_gone
 from mpcc.runtime.parties.watchdog import Watchdog
 
 PORT_ATTEMPTS = 5
@@ -154,6 +154,7 @@ def _supervise(parties: list[Party], limits: Limits, watch: Callable[[], None]) 
     """Wait until every party has ended well."""
     begin = moved = time.monotonic()
     seen, pause, connected = _activity(parties), 0.002, False
+    connections: dict[int, frozenset[str]] = {}
     while True:
         codes = [p.process.poll() for p in parties if p.process is not None]
         if all(code == 0 for code in codes):
@@ -167,11 +168,13 @@ def _supervise(parties: list[Party], limits: Limits, watch: Callable[[], None]) 
         if not connected:
             _check_ports(parties)
             connected = all(_has(p.stdout, _STARTED) for p in parties)
+            if connected:
+                connections = {p.player: connections_here(p.process.pid) for p in parties if p.process is not None}
         if not connected and now - begin > limits.start:
             alone = "; is every other party started?" if len(parties) == 1 else ""
             _raise_stall(parties, f"the parties did not connect within {limits.start:g} s{alone}")
         if connected and now - moved > _GONE:
-            _check_connections(parties)
+            _check_connections(parties, connections)
         if now - moved > limits.idle:
             _raise_stall(parties, f"no party made progress for {limits.idle:g} s")
         time.sleep(pause)
@@ -222,10 +225,10 @@ def _raise_stall(parties: list[Party], what: str) -> None:
     raise EngineError(f"{what}; last line of the {lines}", todo="see whether a party is blocked, and run again")
 
 
-def _check_connections(parties: list[Party]) -> None:
+def _check_connections(parties: list[Party], connections: Mapping[int, Set[str]]) -> None:
     """Report a party that waits for what will never come."""
     for party in parties:
-        if party.process is not None and peer_gone(party.process.pid):
+        if party.process is not None and peer_gone(party.process.pid, connections[party.player]):
             raise Consequence(
                 f"the {party.role} failed: another party has closed its connection",
                 where=f"party {party.player}",
