@@ -1,4 +1,4 @@
-"""The connections of a process, as the system tells: who is at their other ends, and whether one is closed there.
+"""The connections of a process, as the system tells: whether one is closed at its other end.
 
 A party that waits for its own input does not notice that another one is gone.
 """
@@ -6,15 +6,13 @@ A party that waits for its own input does not notice that another one is gone.
 from __future__ import annotations
 
 import contextlib
-import socket
 import sys
 from collections.abc import Iterator, Set
 from pathlib import Path
 
 _ESTABLISHED, _CLOSE_WAIT = "01", "08"  # the latter: the other end has closed, this one has not
+_LOOPBACK = 127  # the first byte of the addresses of this machine
 _SOCKET = "socket:["
-_LOOPBACK = "127."
-Address = tuple[str, int]
 
 
 def connections_here(pid: int) -> frozenset[str]:
@@ -32,21 +30,16 @@ def peer_gone(pid: int, connections: Set[str]) -> bool:
 
 def _sockets_in(pid: int, state: str) -> frozenset[str]:
     try:
-        rows = [f for f in _table(pid, "tcp") if f[3] == state and _address(f[2])[0].startswith(_LOOPBACK)]
+        rows = [f for f in _table(pid, "tcp") if f[3] == state and _is_here(f[2])]
         return frozenset({fields[9] for fields in rows} & _sockets(pid)) if rows else frozenset()
     except OSError:
         return frozenset()
 
 
-def remote_ends(pid: int) -> set[Address] | None:
-    """IPv4 address and port at the other end of a process's connections; None where the system does not tell."""
-    if not Path(f"/proc/{pid}/net/tcp").exists():
-        return None
-    try:
-        own, rows = _sockets(pid), list(_table(pid, "tcp"))
-    except OSError:
-        return None
-    return {_address(fields[2]) for fields in rows if fields[3] == _ESTABLISHED and fields[9] in own}
+def _is_here(address: str) -> bool:
+    """From the form of /proc/net/tcp: the address as a native 32-bit word and the port, in hexadecimal."""
+    word = int(address.partition(":")[0], 16).to_bytes(4, sys.byteorder)
+    return word[0] == _LOOPBACK
 
 
 def _table(pid: int, *names: str) -> Iterator[list[str]]:
@@ -55,12 +48,6 @@ def _table(pid: int, *names: str) -> Iterator[list[str]]:
         with contextlib.suppress(FileNotFoundError):
             for line in Path(f"/proc/{pid}/net/{name}").read_text("ascii").splitlines()[1:]:
                 yield line.split()
-
-
-def _address(text: str) -> Address:
-    """From the form of /proc/net/tcp: the address as a native 32-bit word and the port, in hexadecimal."""
-    word, _, port = text.partition(":")
-    return socket.inet_ntoa(int(word, 16).to_bytes(4, sys.byteorder)), int(port, 16)
 
 
 def _sockets(pid: int) -> set[str]:

@@ -1,7 +1,7 @@
 """Where the parties of this machine work, and what they see of it.
 
 Everything happens in one private temporary folder, with a folder below it for each party, which is removed afterwards
-(unless MPCC_KEEP_WORK=1).
+(unless MPCC_KEEP_WORK=1), at the latest when mpcc is used here the next time.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mpcc.compiler.errors import EngineError
+from mpcc.runtime.parties.leftovers import claim, remove_stale
 from mpcc.runtime.parties.watchdog import Watchdog
 
 KEEP = "MPCC_KEEP_WORK"
+_PREFIX = "mpcc-"
 FULL_BYTES = 1 << 16  # less free space than this is none at all
 _PASSED_ON = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
 
@@ -30,8 +32,11 @@ def working_folder() -> Iterator[tuple[Path, Watchdog]]:
     """
     parent = Path(tempfile.gettempdir())
     try:
-        work = Path(tempfile.mkdtemp(prefix="mpcc-"))  # mode 0700
-        with Watchdog(work, keep=os.environ.get(KEEP) == "1") as watchdog:
+        remove_stale(parent, _PREFIX)
+        work, keep = Path(tempfile.mkdtemp(prefix=_PREFIX)), os.environ.get(KEEP) == "1"  # mode 0700
+        with Watchdog(work, keep=keep) as watchdog:
+            if not keep:
+                claim(work)
             try:
                 yield work, watchdog
             except EngineError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 UNIX = "unix:"
+_ENGINE = "engine.sock"
 _NOWHERE = f"{LOOPBACK}:9"  # for peers that connect to this engine, never the other way round
 
 
@@ -48,9 +49,14 @@ def spu_routes(player: int, players: int) -> Routes:
 
     They are relative paths, since the path of a Unix socket has room for about a hundred characters.
     """
-    own = f"{UNIX}engine.sock"
+    own = f"{UNIX}{_ENGINE}"
     ends = {peer: f"{UNIX}to-{peer}.sock" for peer in range(players) if peer != player}
     return Routes(own, ends, tuple({**ends, player: own}[p] for p in range(players)))
+
+
+def spu_hosts(roles: Sequence[str]) -> tuple[str, ...]:
+    """Everybody's address where all parties are on this machine, each in the folder of its role beside the others'."""
+    return tuple(f"{UNIX}../{role}/{_ENGINE}" for role in roles)
 
 
 def split_address(address: str) -> tuple[str, int]:

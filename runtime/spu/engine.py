@@ -23,6 +23,7 @@ from mpcc.runtime.engine import (
 )
 from mpcc.runtime.parties.processes import Limits
 from mpcc.runtime.parties.site import Site
+from mpcc.runtime.program_digest import program_parts
 from mpcc.runtime.spu import protocols, session
 from mpcc.runtime.spu.code import code_of
 
@@ -96,6 +97,7 @@ class Spu(Engine):
             public=program.public,
             weights=weights,
             protocol=self.spoken,
+            parts=program_parts(program),
             site=site,
             limits=limits,
             on_stage=on_stage,
@@ -121,6 +123,7 @@ class Spu(Engine):
             public=program.public,
             weights=weights,
             protocol=self.spoken,
+            parts=program_parts(program),
             site=without_client(site),
             limits=limits,
             on_stage=on_stage,

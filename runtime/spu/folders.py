@@ -8,7 +8,6 @@ No file is readable for others, and no value is given to a party that does not o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -27,7 +26,6 @@ from mpcc.backends.spu.program import Input, StableHlo
 from mpcc.compiler.errors import EngineError
 from mpcc.runtime.engine import Arrays
 from mpcc.runtime.parties.folders import environment
-from mpcc.runtime.parties.keys import write_private
 from mpcc.runtime.parties.processes import Limits, Party, last_line
 from mpcc.runtime.parties.site import Site
 from mpcc.runtime.parties.watchdog import Watchdog
@@ -36,9 +34,9 @@ from mpcc.runtime.spu.protocols import FRACTION_BITS, INSTALL, LARGEST, protocol
 
 # lines of brpc's log (I1128 03:13:28.677911 ...) and of SPU's ([2025-12-11 10:00:00.123] [info] ...)
 LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ |\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+\] ")
+TASK = "task.json"
 COMPILE_SECONDS = 600.0
 MORE_SECONDS = 60.0  # a message is waited for that much longer than anything may stand still
-_LOOPBACK = ("127.", "localhost", "[::1]", "::1")
 Array = NDArray[np.float32]
 
 
@@ -83,7 +81,7 @@ def compile_program(program: StableHlo, folder: Path, watchdog: Watchdog) -> flo
     """Compile the text in `folder`; returns the seconds it took. EngineError if the engine refuses it."""
     folder.mkdir()
     (folder / "program.mlir").write_text(program.text, "ascii")
-    (folder / "task.json").write_text(json.dumps({"inputs": [{"secret": i.secret} for i in program.inputs]}), "ascii")
+    (folder / TASK).write_text(json.dumps({"inputs": [{"secret": i.secret} for i in program.inputs]}), "ascii")
     begin = time.monotonic()
     process = watchdog.start(
         _command("compile"), cwd=folder, env=environment(), stdout=folder / "stdout", stderr=folder / "stderr"
@@ -111,11 +109,10 @@ def prepare(
     limits: Limits,
     work: Path,
 ) -> list[Party]:
-    """One folder for each role of the site, holding its own key and values only; `weights` are the provider's."""
+    """One folder for each role of the site, holding its own values only; `weights` are the provider's."""
     roles = protocol_of(protocol).roles
     owners = [spu_party.PUBLIC if i.owner == "public" else roles.index(i.owner) for i in program.inputs]
     task = {
-        "program": hashlib.sha256(program.text.encode()).hexdigest(),
         "parties": len(roles),
         "protocol": protocol,
         "fraction_bits": FRACTION_BITS,
@@ -129,7 +126,7 @@ def prepare(
     }
     everybodys = values_of(program, "public", public)
     return [
-        _party(role, roles.index(role), task, site, everybodys, weights if role == "provider" else {}, work)
+        _party(role, roles.index(role), task, everybodys, weights if role == "provider" else {}, work)
         for role in site.identities
     ]
 
@@ -138,28 +135,23 @@ def _party(
     role: str,
     rank: int,
     task: Mapping[str, object],
-    site: Site,
     public: Arrays,
     weights: Arrays,
     work: Path,
 ) -> Party:
     folder = work / role
     folder.mkdir(mode=0o700)
-    (folder / "task.json").write_text(json.dumps({**task, "rank": rank, "listen": _listen(site, rank)}), "ascii")
+    (folder / TASK).write_text(json.dumps({**task, "rank": rank}), "ascii")
     (folder / "program.pphlo").write_bytes((work / "program" / "program.pphlo").read_bytes())
-    write_private(folder / "own.key", site.identities[role].key)
-    (folder / "own.pem").write_bytes(site.identities[role].certificate)
-    (folder / "peers.pem").write_bytes(b"\n".join(site.certificates.values()))
     _write_arrays(folder / "weights.npz", weights)
     _write_arrays(folder / "public.npz", public)
     return Party(rank, role, folder, _command("party"), LOG_LINE)
 
 
-def _listen(site: Site, rank: int) -> str:
-    """Where the party listens, if not at its own address: a host's name may belong to a router before it."""
-    if site.addresses is None or site.addresses[rank].startswith(_LOOPBACK):
-        return ""
-    return "0.0.0.0"
+def join_session(party: Party, session: str) -> None:
+    """Say which session a party takes part in: a random number, the same for all parties."""
+    path = party.folder / TASK
+    path.write_text(json.dumps(json.loads(path.read_text("ascii")) | {"session": session}), "ascii")
 
 
 def _write_arrays(path: Path, arrays: Arrays) -> None:

@@ -5,12 +5,10 @@ the wheel only the engine itself (the package's __init__ would import jax). What
 
     task.json                      who this party is, and the arguments and results of the program; nothing secret
     program.mlir  program.pphlo    StableHLO, and what compile makes of it
-    hosts                          host:port of every party
-    own.key  own.pem  peers.pem    this party's key and certificate, and the certificates of all
+    hosts                          the Unix socket at which every party is reached
     weights.npz  public.npz        the provider's weights, and what everybody has, by number of the argument
     requests  answers.bin          the client's: what it wants to know (a pipe), and what it reconstructed
     report.jsonl                   bytes and seconds: one line for the weights, then one for each inference
-    ended                          there from the moment on when the others may leave
 
 A party shares only what it owns: it makes the shares of its own values and sends each other party one of them over
 the parties' link. It never holds the share of another party, except that the client gets the shares of the results.
@@ -22,7 +20,6 @@ else 0; an answer is the results as float64, and the integer 0.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import os
@@ -43,7 +40,6 @@ TRY_AGAIN_MS = 200
 _UNIX = "unix:"
 STOP, GO = b"\0", b"\1"
 CONNECTED = "Starting timer: connected"  # runtime/parties/processes.py looks for the first two words
-_TAKEN = "Binding to socket failed: the port is taken"  # likewise
 _NETWORK = ("send", "recv", "receive", "timeout", "connect", "peer", "channel", "link", "rpc")
 _SETTINGS = {"aby3": "ABY3", "cheetah": "CHEETAH", "semi2k-trusted-first-party": "SEMI2K"}
 
@@ -88,25 +84,13 @@ class Session:
         self.others = [rank for rank in range(self.task["parties"]) if rank != self.rank]
         config = runtime_config(self.spu, self.task["protocol"], self.task["fraction_bits"])
         self.io = self.spu.IoWrapper(self.task["parties"], config)
-        self.link = _connect(self.spu, folder, self.task)
+        self.link = connect(self.spu, folder, self.task)
         print(CONNECTED, flush=True)
         self.runtime = self.spu.RuntimeWrapper(self.link, config)
         outputs = [f"out{i}" for i in range(len(self.task["outputs"]))]
         names = [f"in{i}" for i in range(len(self.inputs))]
         code = (folder / "program.pphlo").read_bytes()
         self.program = self.spu.Executable(name="mpcc", input_names=names, output_names=outputs, code=code)
-
-    def agree(self) -> None:
-        """ValueError unless every party has the same program, arguments and public values."""
-        with np.load(self.folder / "public.npz") as public:
-            known = [self.task["program"], self.task["protocol"], self.inputs]
-            parts = [json.dumps(known).encode(), *(public[name].tobytes() for name in sorted(public.files))]
-        own = hashlib.sha256(b"".join(parts)).digest()
-        for other in self.others:
-            self.link.send(other, own)
-        if differing := [other for other in self.others if self.link.recv(other) != own]:
-            time.sleep(LINGER_SECONDS)  # until the others have heard from this one, too
-            raise ValueError(f"this party and party {differing[0]} do not run the same program")
 
     def share(self, owners: set[int], values: Any) -> int:
         """Give the runtime its share of every argument of these owners; `values` has this party's own, by number.
@@ -158,7 +142,6 @@ class Session:
 def run_party(folder: Path) -> None:
     """Connect, share the weights, and answer the client's requests until it has no more."""
     session = Session(folder)
-    session.agree()
     begin = time.monotonic()
     with np.load(folder / "public.npz") as public:
         session.share({PUBLIC}, public)
@@ -170,7 +153,6 @@ def run_party(folder: Path) -> None:
     else:
         while session.link.recv(CLIENT) == GO:
             session.report(control=0, **session.infer({})[1])
-    (folder / "ended").touch()
     session.tell(STOP) if session.rank == CLIENT else None
     # A peer whose last message is not acknowledged aborts: leave a moment later, and without stopping the link.
     time.sleep(LINGER_SECONDS)
@@ -201,23 +183,18 @@ def _read(pipe: BinaryIO, kind: str, shape: list[int]) -> Any:
     return np.frombuffer(content, kind).reshape(shape)
 
 
-def _connect(spu: Any, folder: Path, task: Any) -> Any:
-    """The link to all other parties, with TLS: each side shows one of the certificates, or is turned away.
+def connect(spu: Any, folder: Path, task: Any) -> Any:
+    """The link to all other parties, by sockets in folders that nobody else can enter. ValueError for other addresses.
 
-    Behind a tunnel all addresses are Unix sockets in this folder, and the tunnel does that.
+    The engine's own TLS is of no use: it takes plain text at the same port. On the way to another host it is mpcc's
+    tunnel that encrypts, authenticates, and has compared the programs. No session takes the messages of another one.
     """
     desc = spu.link.Desc()
-    desc.id = task.get("session", "mpcc")
-    addresses = (folder / "hosts").read_text("ascii").split()
-    for rank, address in enumerate(addresses):
-        own = rank == task["rank"] and task["listen"]
-        desc.add_party(f"P{rank}", f"{task['listen']}:{address.rpartition(':')[2]}" if own else address)
-    desc.enable_ssl = not all(address.startswith(_UNIX) for address in addresses)
-    for options in (desc.client_ssl_opts, desc.server_ssl_opts):
-        options.cert.certificate_path = str(folder / "own.pem")
-        options.cert.private_key_path = str(folder / "own.key")
-        options.verify.verify_depth = 1
-        options.verify.ca_file_path = str(folder / "peers.pem")
+    desc.id = task["session"]
+    for rank, address in enumerate((folder / "hosts").read_text("ascii").split()):
+        if not address.startswith(_UNIX):
+            raise ValueError("a party is reached by sockets of its folder only")
+        desc.add_party(f"P{rank}", address)
     desc.connect_retry_times = task["connect_tries"]
     desc.connect_retry_interval_ms = TRY_AGAIN_MS
     desc.recv_timeout_ms = int(task["receive_seconds"] * 1000)
@@ -279,8 +256,6 @@ def unpacked(spu: Any, message: bytes) -> list[Any]:
 def explained(error: Exception) -> str:
     """One line about an error, without the engine's stack."""
     text = " ".join(str(error).split("stacktrace")[0].split())[:240] or type(error).__name__
-    if "Address already in use" in text or "server failed start" in text:
-        return _TAKEN
     if isinstance(error, (RuntimeError, OSError)) and any(word in text.lower() for word in _NETWORK):
         return f"communication with another party failed: {text}"
     return text

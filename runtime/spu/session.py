@@ -1,14 +1,18 @@
 """Sessions on SPU: the weights are shared once, then parties that stay up answer any number of requests.
 
-All roles on this machine, or one role of several machines (`Site`). The parties speak over TLS; each is given its own
-values only, and only the client reconstructs.
+All roles on this machine, or one role of several machines (`Site`). SPU has no port: it speaks through sockets in the
+parties' folders, between machines with mpcc's tunnel behind them. Each party is given its own values only, and only the
+client reconstructs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,18 +20,18 @@ import numpy as np
 from mpcc.backends.spu.program import StableHlo
 from mpcc.compiler.errors import EngineError
 from mpcc.runtime.engine import Answer, Arrays, Int64, Measured, OnAnswer, OnStage, Served
+from mpcc.runtime.parties.agreement import Parts, part
 from mpcc.runtime.parties.folders import environment, working_folder
+from mpcc.runtime.parties.linked import plan_of, run_tunnelled
 from mpcc.runtime.parties.processes import Limits, Party, run_parties
 from mpcc.runtime.parties.requests import Answers, Feeder
+from mpcc.runtime.parties.routes import spu_hosts, spu_routes
 from mpcc.runtime.parties.site import Site, local_site
 from mpcc.runtime.parties.watchdog import Watchdog
-from mpcc.runtime.spu import party as spu_party
-from mpcc.runtime.spu.folders import check_visibilities, compile_program, prepare, request_of, values_of
-from mpcc.runtime.spu.peers import PeerWatch
+from mpcc.runtime.spu.folders import check_visibilities, compile_program, join_session, prepare, request_of, values_of
 from mpcc.runtime.spu.protocols import DEFAULT_PROTOCOL, NAME, installed_version, protocol_of
 
 _SENT = re.compile(r"Link details: total send bytes (\d+).*?send actions (\d+)")
-_REFUSED = (b"certificate verify failed", b"unknown ca", b"CERTIFICATE_VERIFY_FAILED")
 
 
 def serve(
@@ -37,6 +41,7 @@ def serve(
     public: Arrays,
     weights: Arrays | None,
     protocol: str = DEFAULT_PROTOCOL,
+    parts: Parts | None = None,
     site: Site | None = None,
     limits: Limits | None = None,
     on_stage: OnStage = lambda stage: None,
@@ -48,6 +53,7 @@ def serve(
         requests: the client's arguments by tensor; one is asked for when the one before is on its way.
         public: what everybody holds, by tensor.
         weights: the provider's, by tensor; None where the provider is not here.
+        parts: what all roles have to have in common besides what is run (`program_parts`).
         site: the roles that run here and where the others are; by default all roles are here.
         on_stage: called with "compile", "run" and "read" as they begin.
         on_answer: called with number and outputs of each request as they come.
@@ -68,67 +74,75 @@ def serve(
         seconds = compile_program(program, work / "program", watchdog)
         parties = prepare(program, protocol, public, own, here, chosen, work)
         on_stage("run")
-        roles = protocol_of(protocol).roles
-        peers = None if here.addresses is None else PeerWatch(parties, here.addresses, roles)
-        answers = _run(program, parties, requests, here, peers, watchdog, chosen, on_answer)
+        common = {**(parts or {}), **_own_parts(program, protocol)}
+        with _fed(program, parties, requests, on_answer) as (answers, watch):
+            _run_parties(parties, here, protocol_of(protocol).roles, common, watchdog, chosen, watch)
+            watch()
         on_stage("read")
         return _served(program, protocol, parties, answers, seconds)
 
 
-def _run(
-    program: StableHlo,
-    parties: Sequence[Party],
-    requests: Iterable[Arrays] | None,
-    site: Site,
-    peers: PeerWatch | None,
-    watchdog: Watchdog,
-    limits: Limits,
-    on_answer: OnAnswer,
-) -> Answers | None:
-    """Run the parties, feeding the client's; what it received (None if it is not here)."""
-    feeder, answers = None, None
+def _own_parts(program: StableHlo, protocol: str) -> Parts:
+    """What is run, as every role has made it itself."""
+    inputs = json.dumps([asdict(leaf) for leaf in program.inputs])
+    return {
+        "source": part(f"{program.text}\0{inputs}".encode()),
+        "engine": part(f"{NAME} {installed_version()} {protocol}".encode()),
+    }
+
+
+@contextlib.contextmanager
+def _fed(
+    program: StableHlo, parties: Sequence[Party], requests: Iterable[Arrays] | None, on_answer: OnAnswer
+) -> Iterator[tuple[Answers | None, Callable[[], None]]]:
+    """Give the client's party one request after the other.
+
+    What it receives (None if it is not here), and what has to be called again and again while the parties run.
+    """
     client = next((p for p in parties if p.role == "client"), None)
-    if client is not None and requests is not None:
-        elements = sum(int(np.prod(i.shape)) for i in program.inputs if i.owner == "client")
-        results = tuple((o.name, int(np.prod(o.shape))) for o in program.outputs)
+    if client is None or requests is None:
+        yield None, lambda: None
+        return
+    elements = sum(int(np.prod(i.shape)) for i in program.inputs if i.owner == "client")
+    results = tuple((o.name, int(np.prod(o.shape))) for o in program.outputs)
 
-        def answered(number: int, answer: dict[str, Int64]) -> None:
-            on_answer(number, _floats(program, answer))
+    def answered(number: int, answer: dict[str, Int64]) -> None:
+        on_answer(number, _floats(program, answer))
 
-        answers = Answers(client.folder / "answers.bin", results, answered)
-        stream = (request_of(program, values) for values in requests)
-        feeder = Feeder(client.folder / "requests", np.zeros(0, np.int64), stream, elements)
+    answers = Answers(client.folder / "answers.bin", results, answered)
+    stream = (request_of(program, values) for values in requests)
+    feeder = Feeder(client.folder / "requests", np.zeros(0, np.int64), stream, elements)
 
     def watch() -> None:
-        if feeder is not None and answers is not None:
-            feeder.check()
-            answers.collect()
-        if peers is not None:
-            peers.check()
+        feeder.check()
+        answers.collect()
 
     try:
-        run_parties(list(parties), watchdog, environment(), limits, site.addresses, watch)
-        watch()
-        return answers
-    except EngineError:
-        if any(_turned_away(party) for party in parties):
-            raise EngineError(
-                "a party was turned away: its certificate is not one of those agreed on",
-                where="the parties' link",
-                todo="give every party the same certificates",
-            ) from None
-        raise
+        yield answers, watch
     finally:
-        if feeder is not None:
-            feeder.close()
+        feeder.close()
 
 
-def _turned_away(party: Party) -> bool:
-    """Whether TLS, and nothing later, kept this party from being connected."""
-    if not party.stderr.exists() or spu_party.CONNECTED.encode() in party.stdout.read_bytes():
-        return False
-    log = party.stderr.read_bytes()
-    return any(word in log for word in _REFUSED)
+def _run_parties(
+    parties: list[Party],
+    site: Site,
+    roles: Sequence[str],
+    parts: Parts,
+    watchdog: Watchdog,
+    limits: Limits,
+    watch: Callable[[], None],
+) -> None:
+    """Run the parties to their end; one that is alone on this host behind a tunnel."""
+    if site.addresses is None:
+        session = secrets.token_hex(32)
+        for party in parties:
+            join_session(party, session)
+        return run_parties(parties, watchdog, environment(), limits, spu_hosts(roles), watch)
+    (party,) = parties
+    plan = plan_of(site, party, roles, parts, spu_routes(party.player, len(roles)))
+    return run_tunnelled(
+        party, watchdog, limits, plan, watch, before=lambda tunnel: join_session(party, tunnel.session)
+    )
 
 
 # ** results **

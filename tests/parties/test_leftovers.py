@@ -4,9 +4,12 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
+from mpcc.runtime.parties import leftovers
+from mpcc.runtime.parties.folders import working_folder
 from mpcc.runtime.parties.keys import Identity, install, make_identity
 from mpcc.runtime.parties.leftovers import OWNER, claim, remove_stale
 from mpcc.runtime.parties.watchdog import Watchdog
@@ -33,13 +36,53 @@ def test_a_living_owners_folder_stays(tmp_path):
     assert remove_stale(tmp_path, "mpcc-") == [] and folder.exists()
 
 
-@pytest.mark.parametrize("field, value", [("began", 1), ("boot", "another start of the machine")])
-def test_another_process_of_the_same_number(tmp_path, field, value):
-    folder = made(tmp_path)
+def changed(folder, **fields):
+    """The folder, whose owner says something else of itself."""
     claim(folder)
     owner = json.loads((folder / OWNER).read_text())
-    (folder / OWNER).write_text(json.dumps(owner | {field: value}))
+    (folder / OWNER).write_text(json.dumps(owner | fields))
+    return folder
+
+
+def test_another_process_of_the_same_number(tmp_path):
+    folder = changed(made(tmp_path), began=1)
     assert remove_stale(tmp_path, "mpcc-") == [folder]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"boot": "of another machine", "machine": "another one"},
+        {"boot": "of another machine", "machine": ""},
+        {"namespace": "pid:[1]", "began": 1},
+        {"namespace": "", "began": 1},
+    ],
+)
+def test_an_owner_that_cannot_be_seen(tmp_path, fields):
+    """On another machine or in another container it may live."""
+    folder = changed(made(tmp_path), **fields)
+    assert remove_stale(tmp_path, "mpcc-") == [] and folder.exists()
+
+
+@pytest.mark.parametrize("namespace, stale", [("pid:[4026531836]", True), ("pid:[4026532200]", False)])
+def test_the_machine_was_started_anew(tmp_path, monkeypatch, namespace, stale):
+    """It is known by its number, but not in a container: images give theirs to many."""
+    monkeypatch.setattr(leftovers, "_here", lambda: {"boot": "second", "machine": "5f", "namespace": namespace})
+    folder = changed(made(tmp_path), boot="first")
+    assert (remove_stale(tmp_path, "mpcc-") == [folder]) is stale
+
+
+def test_the_next_start_removes_them(tmp_path, monkeypatch):
+    """Of a process that was killed together with its watchdog."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("MPCC_KEEP_WORK", raising=False)
+    folder = changed(made(tmp_path), began=1)
+    with working_folder() as (work, _):
+        assert not folder.exists() and (work / OWNER).exists() and remove_stale(tmp_path, "mpcc-") == []
+    monkeypatch.setenv("MPCC_KEEP_WORK", "1")
+    with working_folder() as (work, _):
+        pass
+    assert not (work / OWNER).exists()  # it was asked for
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff", b"[]", b"7", b'{"pid": 1}'])

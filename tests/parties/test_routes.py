@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpcc.runtime.parties.routes import mp_spdz_routes, ports_needed, socket_path, split_address, spu_routes
+from mpcc.runtime.parties.routes import mp_spdz_routes, ports_needed, socket_path, split_address, spu_hosts, spu_routes
 
 
 def test_mp_spdz_connects_to_the_players_before_it():
@@ -21,6 +21,11 @@ def test_spu_connects_to_all_others():
     routes = spu_routes(1, 3)
     assert routes.hosts == ("unix:to-0.sock", "unix:engine.sock", "unix:to-2.sock")
     assert set(routes.ends) == {0, 2} and routes.engine == routes.hosts[1]
+
+
+def test_spu_on_one_machine():
+    """The same addresses for everybody, from everybody's folder."""
+    assert spu_hosts(("client", "provider")) == ("unix:../client/engine.sock", "unix:../provider/engine.sock")
 
 
 @pytest.mark.parametrize("players", [2, 3, 4])

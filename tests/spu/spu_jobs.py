@@ -65,26 +65,6 @@ def parties_below(folder: Path) -> dict[str, psutil.Process]:
     return found
 
 
-class prepared:
-    """While this context lasts, `change` is applied to the folder of one role before the parties start."""
-
-    def __init__(self, monkeypatch, role, change) -> None:
-        self.monkeypatch, self.role, self.change = monkeypatch, role, change
-
-    def __enter__(self) -> None:
-        original = spu_session.prepare
-
-        def prepare(*arguments):
-            parties = original(*arguments)
-            self.change(next(p for p in parties if p.role == self.role))
-            return parties
-
-        self.monkeypatch.setattr(spu_session, "prepare", prepare)
-
-    def __exit__(self, *error: object) -> None:
-        self.monkeypatch.undo()
-
-
 class signalled:
     """While this context lasts, the first process of a role that appears gets a signal."""
 

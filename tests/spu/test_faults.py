@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import re
@@ -10,15 +11,15 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
-from forged import signed_by
-from spu_jobs import prepared, signalled, small_job
+from spu_jobs import signalled, small_job
 
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime.parties.keys import Identity, make_identity
 from mpcc.runtime.parties.processes import Limits
 from mpcc.runtime.spu import party as spu_party
 from mpcc.runtime.spu import protocols as spu
+from mpcc.runtime.spu import session as spu_session
 
 
 def test_missing_wheel(work, monkeypatch):
@@ -87,48 +88,46 @@ def test_a_share_that_is_open_is_refused():
 
 @pytest.mark.spu
 @pytest.mark.slow
-def test_a_certificate_signed_with_a_partys_key(work, monkeypatch):
-    """The helper shows one in its own name that the provider's key signed, with the provider's behind it."""
+def test_a_party_of_another_session(work, monkeypatch):
+    """Its messages fit nowhere: nothing is shared."""
+    join = spu_session.join_session
 
-    def forged(party):
-        provider = party.folder.parent / "provider"
-        signer = Identity("P1", (provider / "own.pem").read_bytes(), (provider / "own.key").read_bytes())
-        made = signed_by(signer, 2)
-        (party.folder / "own.pem").write_bytes(made.certificate + signer.certificate)
-        (party.folder / "own.key").write_bytes(made.key)
+    def joined(party, session):
+        join(party, session if party.role != "helper" else "0" * 64)
 
-    with prepared(monkeypatch, "helper", forged), pytest.raises(EngineError, match="a party was turned away"):
-        small_job()[0].run(limits=Limits(start=8.0, idle=8.0))
+    monkeypatch.setattr(spu_session, "join_session", joined)
+    with pytest.raises(EngineError, match="did not connect within 5 s"):
+        small_job()[0].run(limits=Limits(start=5.0, idle=5.0))
 
 
 @pytest.mark.spu
-@pytest.mark.slow
-def test_parties_that_do_not_agree(work, monkeypatch):
-    """The provider takes its weights for public: the others stop before anything is shared."""
+def test_no_party_has_a_port(work, monkeypatch):
+    """Nobody outside can say anything to a party, and each session has a number of its own."""
+    ports, sessions = [], set()
+    run = spu_session.run_parties
 
-    def opened(party):
-        task = json.loads((party.folder / "task.json").read_text())
-        for entry in task["inputs"]:
-            entry["secret"] = False
-        (party.folder / "task.json").write_text(json.dumps(task))
+    def watched(parties, watchdog, env, limits, addresses, watch):
+        sessions.update(json.loads((p.folder / "task.json").read_text())["session"] for p in parties)
 
-    with prepared(monkeypatch, "provider", opened), pytest.raises(EngineError, match="do not run the same program"):
+        def look():
+            for party in parties:
+                with contextlib.suppress(psutil.Error):
+                    ports.extend(psutil.Process(party.process.pid).net_connections("inet"))
+            watch()
+
+        run(parties, watchdog, env, limits, addresses, look)
+
+    monkeypatch.setattr(spu_session, "run_parties", watched)
+    for _ in range(2):
         small_job()[0].run()
+    assert not ports and len(sessions) == 2
 
 
 @pytest.mark.spu
-@pytest.mark.slow
-def test_foreign_certificate(work, monkeypatch):
-    def foreign(party):
-        stranger = make_identity(party.player)
-        (party.folder / "own.key").write_bytes(stranger.key)
-        (party.folder / "own.pem").write_bytes(stranger.certificate)
-
-    with (
-        prepared(monkeypatch, "helper", foreign),
-        pytest.raises(EngineError, match="certificate is not one of those agreed on"),
-    ):
-        small_job()[0].run(limits=Limits(start=60.0, idle=60.0))
+def test_only_sockets_of_its_folder(tmp_path):
+    (tmp_path / "hosts").write_text("unix:../client/engine.sock\n127.0.0.1:5000\n")
+    with pytest.raises(ValueError, match="sockets of its folder only"):
+        spu_party.connect(spu_party.engine(), tmp_path, {"session": "0" * 64})
 
 
 @pytest.mark.spu

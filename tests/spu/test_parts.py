@@ -1,31 +1,25 @@
-"""What a role's folder holds for SPU, when a peer counts as gone, and what is shown and refused. No engine needed."""
+"""What a role's folder holds for SPU, and what is shown and refused. No engine needed."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import socket
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from mpcc.cli import app as cli
 from mpcc.cli import files
-from mpcc.compiler.errors import EngineError, MpccError
+from mpcc.compiler.errors import MpccError
 from mpcc.engine_choice import check_provisioning
 from mpcc.loading import load
 from mpcc.report.session import session_json, show_session
 from mpcc.runtime.deployment import deployment_of
 from mpcc.runtime.engine import Measured, Served
-from mpcc.runtime.parties.connections import remote_ends
 from mpcc.runtime.parties.processes import Party
-from mpcc.runtime.spu import peers as spu_peers
 from mpcc.runtime.spu.code import code_of
 from mpcc.runtime.spu.folders import LOG_LINE
-from mpcc.runtime.spu.party import CONNECTED
 from mpcc.split import split_program
 from tests.bundle import tiny_programs as tiny
 
@@ -42,31 +36,6 @@ def test_every_role_makes_the_same_program(parts):
     shared = deployment_of(tiny.prefix_program().bundle)
     for path in parts.values():
         assert code_of(load(path, ()).deployment()) == code_of(shared)
-
-
-# ** a peer that is gone **
-def test_a_closed_connection_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(spu_peers, "STEP", -1.0)
-    monkeypatch.setattr(spu_peers, "GRACE", -1.0)
-    (tmp_path / "stdout").write_text(CONNECTED)
-    process = SimpleNamespace(pid=os.getpid(), poll=lambda: None)
-    party = SimpleNamespace(player=0, role="client", folder=tmp_path, process=process, stdout=tmp_path / "stdout")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        watch = spu_peers.PeerWatch([party], ["127.0.0.1:1", f"127.0.0.1:{port}"], ("client", "provider"))
-        watch.check()  # not connected yet
-        with socket.create_connection(("127.0.0.1", port)):
-            assert ("127.0.0.1", port) in remote_ends(os.getpid())
-            watch.check()
-    with pytest.raises(EngineError, match="the client failed: the provider has closed its connection"):
-        watch.check()
-    (tmp_path / "ended").touch()
-    watch.check()  # at the end everybody leaves
-
-
-def test_a_host_without_an_address():
-    with pytest.raises(EngineError, match="no address"):
-        spu_peers.PeerWatch([], ["nowhere.invalid:5000"], ("client",))
 
 
 # ** what is shown **

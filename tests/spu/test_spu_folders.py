@@ -143,7 +143,7 @@ def test_a_party_is_killed(deployed, victim):
     assert soon(lambda: all(p.poll() is not None for p in deployed.running.values()), LIMIT)
     done = deployed.finish(*(role for role in ROLES if role != victim))
     for role in done:
-        error(done, role, f"the {role} failed")
+        error(done, role, f"the {victim} has closed its connection")
     deployed.kill()
     assert soon(lambda: not list((deployed.at(victim) / "tmp").iterdir()))
 
@@ -155,7 +155,7 @@ def test_interrupted(deployed):
     done = deployed.finish()
     assert done["helper"][0] == 130 and "interrupted" in done["helper"][2]
     for role in ("client", "provider"):
-        error(done, role, f"the {role} failed")
+        error(done, role, "the helper has closed its connection")
     works(deployed)
 
 
@@ -172,7 +172,7 @@ def test_a_port_is_in_use(deployed):
         taken.bind(("127.0.0.1", deployed.ports["client"]))
         taken.listen()
         done = deployed.run(*SPU, "--wait", "10", client=CLIENT)
-    error(done, "client", f"the port is in use by another process; at 127.0.0.1:{deployed.ports['client']}")
+    error(done, "client", f"Address already in use; at 127.0.0.1:{deployed.ports['client']}")
     assert done["provider"][0] == done["helper"][0] == 3
 
 
@@ -190,9 +190,10 @@ def test_another_program(deployed):
         table = json.loads(manifest)
         table["digests"]["mpc.ir"] = hashlib.sha256(other.encode()).hexdigest()
         (bundle / "manifest.json").write_text(json.dumps(table))
-        done = deployed.run(*SPU, client=CLIENT)
+        done = deployed.run(*SPU, "--wait", "20", client=CLIENT)
         assert all(code == 3 and not out for code, out, _ in done.values()), done
-        error(done, "client", "do not run the same program")
+        error(done, "helper", "does not run the same program: ir, source differ; at the ")
+        assert any("the helper does not run the same program" in done[role][2] for role in ("client", "provider"))
     finally:
         (bundle / "mpc.ir").write_text(graph)
         (bundle / "manifest.json").write_text(manifest)
@@ -225,9 +226,10 @@ def test_a_foreign_certificate_in_the_handshake(deployed):
     (keys / "helper.key").write_bytes(foreign.key)
     hosts = deployed.entry("client") + deployed.entry("provider")
     (keys / "hosts.toml").write_text(hosts + deployed.entry("helper", fingerprint(foreign.certificate)))
-    done = deployed.run(*SPU, "--wait", "30", client=CLIENT)
+    done = deployed.run(*SPU, "--wait", "15", client=CLIENT)
     assert all(code == 3 and not out for code, out, _ in done.values()), done
-    assert any("certificate is not one of those agreed on" in err for _, _, err in done.values())
+    error(done, "helper", "a party was turned away: who answers for the ")
+    assert any("for their certificate; is every other" in done[role][2] for role in ("client", "provider"))
 
 
 # ** mistakes **

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from mpcc.runtime.parties.requests import Answers, Feeder
 from mpcc.runtime.parties.site import local_site
 from mpcc.runtime.parties.tunnel import Tunnel
 from mpcc.runtime.parties.watchdog import Watchdog
-from mpcc.runtime.spu.folders import compile_program, environment, prepare, request_of, values_of
+from mpcc.runtime.spu.folders import compile_program, environment, join_session, prepare, request_of, values_of
 
 
 class SpuByHand:
@@ -45,8 +44,7 @@ class SpuByHand:
         self.feeder = Feeder(client / "requests", np.zeros(0, np.int64), requests, requests[0].size)
         for party, tunnel in zip(self.parties, opened, strict=True):
             (party.folder / "hosts").write_text("\n".join(tunnel.routes.hosts))
-            task = party.folder / "task.json"
-            task.write_text(json.dumps(json.loads(task.read_text()) | {"session": tunnel.session}))
+            join_session(party, tunnel.session)
             self.processes.append(
                 self.watchdog.start(
                     party.command, cwd=party.folder, env=environment(), stdout=party.stdout, stderr=party.stderr

@@ -9,12 +9,12 @@ from recorder import APPLICATION, NotTls, Recorder, records, without_greeting
 from spu_by_hand import SpuByHand
 from tunnels import Tunnels
 
+from mpcc.compiler.protocols import PROTOCOLS
 from mpcc.runtime.mp_spdz.home import setup_of
 from mpcc.runtime.parties.processes import free_ports
 from mpcc.runtime.parties.routes import mp_spdz_routes, ports_needed, split_address
 
 OWN_TLS = ("ring", "dealer-ring", "semi2k")
-PROTOCOLS = (*OWN_TLS, "hemi", "temi")
 
 
 def application_bytes(recorders, strip=bytes):
@@ -88,7 +88,7 @@ def tunnelled(stack, tunnels):
 
 
 @needs_mp_spdz
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", tuple(PROTOCOLS))
 def test_mp_spdz_through_tunnels(work, protocol):
     """Its names are inside TLS too, and no engine's port is the public one."""
     roles = setup_of(protocol).roles
