@@ -13,7 +13,7 @@ SOURCE_FOLDERS := $(wildcard mpcc compiler passes backends runtime marill)
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv shell installed test lint types smoke test-fast test-slow demo clean
+.PHONY: help venv shell installed test lint types smoke test-fast test-slow faults demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,8 +56,8 @@ types: installed ## mypy, strict
 	MYPYPATH=$(SITE) $(BIN)/python -m mypy -p examples.sentiment
 
 # One thread a process: the libraries' own threads fight over the cores that the workers share.
-smoke test-fast test-slow: export OMP_NUM_THREADS := 1
-smoke test-fast test-slow: export OPENBLAS_NUM_THREADS := 1
+smoke test-fast test-slow faults: export OMP_NUM_THREADS := 1
+smoke test-fast test-slow faults: export OPENBLAS_NUM_THREADS := 1
 
 smoke: venv ## seconds: a tiny BERT through compiler, verifiers, emulator and stand-in
 	$(BIN)/python -m pytest -q tests/smoke
@@ -67,6 +67,10 @@ test-fast: venv ## the tests that take seconds
 
 test-slow: venv ## the tests that take longer, and those on a real MP-SPDZ (skipped without MP_SPDZ_HOME)
 	$(BIN)/python -m pytest -m "slow or mp_spdz" -n $(WORKERS) --dist loadgroup -rs
+
+faults: venv ## every fault and attack, on the engines that are here; then docs/reliability.md is written
+	$(BIN)/python -m pytest -q tests/faults -rs
+	$(BIN)/python -m tests.faults.report
 
 demo: venv ## train the sentiment model, compile it, run it
 	$(BIN)/python -m examples.sentiment.train

@@ -185,6 +185,7 @@ def full_state(kilobytes: int) -> Causes:
 
 
 DISKS = [
+    Fault("TMPDIR is on a disk without any room", Stage.MACHINE, "ring", full_disk(0), DONE),
     *(
         Fault(
             f"the disk of the provider's working folder has {kilobytes} kB left",
@@ -193,7 +194,7 @@ DISKS = [
             full_disk(kilobytes),
             {"provider": End(ENGINE, FULL), "client": FAILS, "helper": FAILS},
         )
-        for kilobytes in (0, 4, 12, 24, 48)
+        for kilobytes in (4, 12, 24, 48)
     ),
     *(
         Fault(
