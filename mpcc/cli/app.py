@@ -6,6 +6,7 @@ Results go to stdout, progress, notes and errors to stderr. Exit codes: 0 done, 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -24,9 +25,9 @@ from mpcc.version import described
 
 BUG, INTERRUPTED, TERMINATED = 70, 130, 143
 _FEW = 3
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of a share of it, of a file
 # typer brings its own click; the base of its usage errors has no public name
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
-
 
 
 class _Terminated(BaseException):
@@ -110,10 +111,19 @@ def call(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has read enough
         return 0
+    except OSError as error:
+        if error.errno not in _FULL:
+            return _bug(error, shown)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be written would fail again
+        return _failed(f"error: cannot write: {error.strerror}; make room, or write elsewhere", 2, shown)
     except Exception as error:
-        hint = "" if shown else f" (with the output of {TRACEBACK})"
-        name = type(error).__name__
-        return _failed(f"this is a bug in mpcc, please report it{hint}: {name}: {_first_line(error)}", BUG, shown)
+        return _bug(error, shown)
+
+
+def _bug(error: Exception, shown: bool) -> int:
+    hint = "" if shown else f" (with the output of {TRACEBACK})"
+    name = type(error).__name__
+    return _failed(f"this is a bug in mpcc, please report it{hint}: {name}: {_first_line(error)}", BUG, shown)
 
 
 def _first_line(error: Exception) -> str:

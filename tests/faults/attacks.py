@@ -155,7 +155,7 @@ def pretends(forge: Callable[[Place], Identity]) -> Causes:
 
 def turned_away(engine: str, roles: tuple[str, ...], signed: bool) -> Fault:
     name = "signed with another party's key" if signed else "that nobody knows"
-    ends = dict.fromkeys(roles, End(ENGINE, "did not connect|turned away|closed its connection"))
+    ends = dict.fromkeys(roles, End(ENGINE, "did not connect|turned away|closed its connection|could sign"))
     return Fault(
         f"the {roles[-1]} shows a certificate {name}",
         Stage.ATTACK,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from fake_home import make_home
+from fake_home import make_home, soon
 
 from tests.faults.fault import ENGINE, Causes, End, Fault, Stage, refused
 from tests.faults.place import STAND_IN, Place
@@ -215,12 +215,13 @@ DISKS = [
 
 # ** what a power cut leaves **
 def power_cut(place: Place):
-    """mpcc of the helper and its watchdog are killed at once: the next start removes what they left."""
+    """mpcc of the helper and its watchdog are killed at once: the rest ends by itself, its folder at the next start."""
     place.session()
+    tunnel = place.wait_for("helper", "tunnel")
     place.signal("helper", "watchdog", signal.SIGKILL)
     place.signal("helper", "mpcc", signal.SIGKILL)
-    place.commands["client"].hang_up()
     seen = place.ended()
+    assert soon(lambda: not tunnel.is_running() or tunnel.status() == "zombie")
     left = list((place.at("helper") / "tmp").iterdir())
     assert left
     place.party("helper", *place.stored, wait=1)
@@ -234,8 +235,8 @@ POWER = [
         "ring",
         power_cut,
         {
-            "client": End(0),
-            "provider": End(0),
+            "client": FAILS,
+            "provider": FAILS,
             "helper": End(-signal.SIGKILL),
             "the next helper": End(ENGINE, "did not connect"),
         },
