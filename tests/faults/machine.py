@@ -121,14 +121,6 @@ SETTINGS = [
     Fault("HOME is not set", Stage.MACHINE, "ring", everybody("client", env={"HOME": None}), DONE),
     Fault("PATH is not set", Stage.MACHINE, "ring", everybody("helper", env={"PATH": None}), DONE),
     Fault(
-        "the helper may open few files",
-        Stage.MACHINE,
-        STAND_IN,
-        everybody("helper", limits=((resource.RLIMIT_NOFILE, 12),)),
-        {"helper": End(ENGINE, "Too many open files"), "client": FAILS, "provider": FAILS},
-        damages=True,
-    ),
-    Fault(
         "files may not be longer than 2 kB",
         Stage.MACHINE,
         STAND_IN,
