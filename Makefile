@@ -12,7 +12,7 @@ SOURCE_FOLDERS := $(wildcard mpcc compiler passes backends runtime marill)
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv shell installed test lint types smoke test-fast test-slow fuzz demo clean
+.PHONY: help venv shell installed test lint types smoke test-fast test-slow fuzz faults demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,8 +55,8 @@ types: installed ## mypy, strict
 	MYPYPATH=$(SITE) $(BIN)/python -m mypy -p examples.sentiment
 
 # One thread a process: the libraries' own threads fight over the cores that the workers share.
-smoke test-fast test-slow fuzz: export OMP_NUM_THREADS := 1
-smoke test-fast test-slow fuzz: export OPENBLAS_NUM_THREADS := 1
+smoke test-fast test-slow fuzz faults: export OMP_NUM_THREADS := 1
+smoke test-fast test-slow fuzz faults: export OPENBLAS_NUM_THREADS := 1
 
 smoke: venv ## seconds: a tiny BERT through compiler, verifiers, emulator and stand-in
 	$(BIN)/python -m pytest -q tests/smoke
@@ -71,6 +71,10 @@ CASES ?= 100000
 
 fuzz: venv ## feed changed files to every reader, CASES of them, and write docs/fuzzing.md
 	$(BIN)/python -W ignore -m tests.fuzz --cases $(CASES) --report docs/fuzzing.md
+
+faults: venv ## every fault and attack, on the engines that are here; then docs/reliability.md is written
+	$(BIN)/python -m pytest -q tests/faults -rs
+	$(BIN)/python -m tests.faults.report
 
 demo: venv ## train the sentiment model, compile it, run it
 	$(BIN)/python -m examples.sentiment.train

@@ -82,7 +82,7 @@ def cache_shapes(model: nn.Module) -> list[tuple[int, int, int, int]]:
     shapes = [tuple(key.shape) for key, value in cache.added.values() if key.shape == value.shape]
     if len(shapes) != len(cache.added) or any(len(s) != 4 for s in shapes):
         raise MpccError("the model cannot generate: its keys and values differ in shape", todo=_TODO)
-    return shapes  # type: ignore[return-value]
+    return shapes
 
 
 def example_step(layers: Sequence[tuple[int, ...]], shape: StepShape) -> dict[str, torch.Tensor]:

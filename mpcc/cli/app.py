@@ -1,16 +1,19 @@
 """The command line: `mpcc compile | inspect | run | explain | ...`, one file for each group of commands.
 
 Results go to stdout, progress, notes and errors to stderr. Exit codes: 0 done, 1 a check failed, 2 the user's mistake,
-3 an engine or party failed, 70 a bug of mpcc, 130 interrupted.
+3 an engine or party failed, 70 a bug of mpcc, 130 interrupted, 143 ended by SIGTERM.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -21,10 +24,16 @@ from mpcc.compiler.errors import MpccError
 from mpcc.compiler.types import printable
 from mpcc.version import described
 
-BUG, INTERRUPTED = 70, 130
+BUG, INTERRUPTED, TERMINATED = 70, 130, 143
 _FEW = 3
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of a share of it, of a file
 # typer brings its own click; the base of its usage errors has no public name
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: what is running ends, and its folders go, as when the user interrupts it."""
+
 
 app = typer.Typer(
     add_completion=False,
@@ -95,6 +104,8 @@ def call(arguments: Sequence[str]) -> int:
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", INTERRUPTED, False)
+    except _Terminated:
+        return _failed("ended by SIGTERM", TERMINATED, False)
     except MpccError as error:
         return _failed(f"error: {_one_line(error)}", error.exit_code, shown)
     except _UsageError as error:
@@ -103,10 +114,19 @@ def call(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has read enough
         return 0
+    except OSError as error:
+        if error.errno not in _FULL:
+            return _bug(error, shown)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be written would fail again
+        return _failed(f"error: cannot write: {error.strerror}; make room, or write elsewhere", 2, shown)
     except Exception as error:
-        hint = "" if shown else f" (with the output of {TRACEBACK})"
-        name = type(error).__name__
-        return _failed(f"this is a bug in mpcc, please report it{hint}: {name}: {_first_line(error)}", BUG, shown)
+        return _bug(error, shown)
+
+
+def _bug(error: Exception, shown: bool) -> int:
+    hint = "" if shown else f" (with the output of {TRACEBACK})"
+    name = type(error).__name__
+    return _failed(f"this is a bug in mpcc, please report it{hint}: {name}: {_first_line(error)}", BUG, shown)
 
 
 def _first_line(error: Exception) -> str:
@@ -125,7 +145,13 @@ def _failed(message: str, code: int, shown: bool) -> int:
     return code
 
 
+def _terminated(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    raise _Terminated
+
+
 def main() -> None:
     """Entry point of the `mpcc` command."""
     _quiet()
+    signal.signal(signal.SIGTERM, _terminated)
     sys.exit(call(sys.argv[1:]))

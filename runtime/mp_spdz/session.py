@@ -60,6 +60,7 @@ def provision(
         try:
             for role in here.identities:
                 staged[role] = states.staging(state, role)
+                watchdog.removes(staged[role])
             seconds = _byte_code(program, found, state, staged, work, watchdog, on_stage)
             head = None if weights is None else np.append(weights, np.int64(states.SEAL))
             parties = [_party(role, folder, work, here, program, binary, PROVISION) for role, folder in staged.items()]

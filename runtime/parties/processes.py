@@ -9,12 +9,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mpcc.compiler.errors import EngineError
-from mpcc.runtime.parties.connections import peer_gone
+from mpcc.runtime.parties.connections import connections_here, peer_gone
 from mpcc.runtime.parties.loopback_only import close_to_others
 from mpcc.runtime.parties.watchdog import Watchdog
 
@@ -156,6 +156,7 @@ def _supervise(parties: list[Party], limits: Limits, watch: Callable[[], None]) 
     begin = moved = time.monotonic()
     seen, pause, connected = _activity(parties), 0.002, False
     open_to_all = {p.process.pid for p in parties if p.process is not None}
+    connections: dict[int, frozenset[str]] = {}
     while True:
         codes = [p.process.poll() for p in parties if p.process is not None]
         if all(code == 0 for code in codes):
@@ -170,11 +171,13 @@ def _supervise(parties: list[Party], limits: Limits, watch: Callable[[], None]) 
             open_to_all = {pid for pid in open_to_all if not close_to_others(pid)}
             _check_ports(parties)
             connected = all(_has(p.stdout, _STARTED) for p in parties)
+            if connected:
+                connections = {p.player: connections_here(p.process.pid) for p in parties if p.process is not None}
         if not connected and now - begin > limits.start:
             alone = "; is every other party started?" if len(parties) == 1 else ""
             _raise_stall(parties, f"the parties did not connect within {limits.start:g} s{alone}")
         if connected and now - moved > _GONE:
-            _check_connections(parties)
+            _check_connections(parties, connections)
         if now - moved > limits.idle:
             _raise_stall(parties, f"no party made progress for {limits.idle:g} s")
         time.sleep(pause)
@@ -225,10 +228,10 @@ def _raise_stall(parties: list[Party], what: str) -> None:
     raise EngineError(f"{what}; last line of the {lines}", todo="see whether a party is blocked, and run again")
 
 
-def _check_connections(parties: list[Party]) -> None:
+def _check_connections(parties: list[Party], connections: Mapping[int, Set[str]]) -> None:
     """Report a party that waits for what will never come."""
     for party in parties:
-        if party.process is not None and peer_gone(party.process.pid):
+        if party.process is not None and peer_gone(party.process.pid, connections[party.player]):
             raise Consequence(
                 f"the {party.role} failed: another party has closed its connection",
                 where=f"party {party.player}",

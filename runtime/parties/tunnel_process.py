@@ -68,6 +68,7 @@ STREAMS = 256  # of one player at a time
 RETRY_SECONDS = 0.2
 ENGINE_SECONDS = 60.0  # in which an engine has to listen once a peer's connects to it
 LEAVE_SECONDS = 10.0  # to send what is on its way
+_ORPHAN_SECONDS = 1.0  # how often it is looked whether mpcc is still there
 TURNED_AWAY = 5  # times in a row, until it is no accident that a certificate is not accepted
 _OTHER_CONFIRMED = {Side.DIALLER: State.ACCEPTER_CONFIRMED, Side.ACCEPTER: State.DIALLER_CONFIRMED}
 
@@ -410,7 +411,18 @@ async def serve(settings: Settings) -> None:
     leave, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, leave.set)
     loop.set_exception_handler(_noted)
-    await Tunnel(settings).run(leave)
+    watching = asyncio.create_task(_end_with_parent(os.getppid()))
+    try:
+        await Tunnel(settings).run(leave)
+    finally:
+        watching.cancel()
+
+
+async def _end_with_parent(parent: int) -> None:
+    """End at once, as a lost party does, when mpcc is gone and its watchdog with it: nobody else would end this."""
+    while os.getppid() == parent:
+        await asyncio.sleep(_ORPHAN_SECONDS)
+    os._exit(1)
 
 
 def main() -> None:

@@ -61,6 +61,12 @@ class Watchdog:
         self.groups.discard(process.pid)
         self._tell(f"-{process.pid}")
 
+    def removes(self, folder: Path) -> None:
+        """Remove this folder too when this process dies, or on leaving the context, if it still has this name."""
+        name = str(folder.resolve())
+        if "\n" not in name:
+            self._tell(name)
+
     def __enter__(self) -> Watchdog:
         return self
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import child
@@ -22,13 +23,13 @@ START = 120.0  # and in which processes that import torch come up on a busy mach
 class Deployed:
     """Folders client/, provider/ and helper/, each with its part, its key, all certificates and hosts.toml."""
 
-    def __init__(self, folder: Path, program: Program) -> None:
-        self.folder, self.running = folder, {}
+    def __init__(self, folder: Path, program: Program, roles: Sequence[str] = ROLES) -> None:
+        self.folder, self.running, self.roles = folder, {}, tuple(roles)
         program.save(folder / "prog.mpc")
-        split_program(folder / "prog.mpc", folder / "parts", ROLES)
-        for role in ROLES:
+        split_program(folder / "prog.mpc", folder / "parts", roles)
+        for role in roles:
             (self.at(role) / "tmp").mkdir()
-        self.identities = {role: make_identity(player) for player, role in enumerate(ROLES)}
+        self.identities = {role: make_identity(player) for player, role in enumerate(roles)}
         self.give_keys()
         blocked = folder / "no_torch"
         blocked.mkdir()
@@ -40,14 +41,14 @@ class Deployed:
 
     def give_keys(self) -> None:
         """Each role's own key, everybody's certificate, and the same hosts.toml, with fresh ports."""
-        self.ports = dict(zip(ROLES, free_ports(3), strict=True))
-        for role in ROLES:
+        self.ports = dict(zip(self.roles, free_ports(len(self.roles)), strict=True))
+        for role in self.roles:
             folder = self.at(role) / "keys"
             shutil.rmtree(folder, ignore_errors=True)
             save_identity(folder, role, self.identities[role])
-            for other in ROLES:
+            for other in self.roles:
                 (folder / f"{other}.pem").write_bytes(self.identities[other].certificate)
-            (folder / "hosts.toml").write_text("".join(self.entry(other) for other in ROLES))
+            (folder / "hosts.toml").write_text("".join(self.entry(other) for other in self.roles))
 
     def entry(self, role: str, mark: str = "") -> str:
         mark = mark or fingerprint(self.identities[role].certificate)

@@ -186,77 +186,7 @@ def test_an_error_while_a_request_is_made(home, state):
     assert values(run(home, state)) == EXPECTED
 
 
-# ** what fails in the middle **
-@pytest.mark.parametrize("player, role", list(enumerate(ROLES)))
-@pytest.mark.parametrize("mode", ["provision", "infer"])
-def test_a_party_is_killed(work, home, state, player, role, mode):
-    """The old state stays, and a following run works."""
-    behaviour = (
-        f"begin()\nif player == {player}: die()\n"
-        "wait_for_a_death(); say('Fatal communication error', sys.stderr); sys.exit(1)"
-    )
-    other = make_home(work.parent / "killing", behaviour)
-    with pytest.raises(EngineError, match=f"the {role} was ended by SIGKILL"):
-        if mode == "provision":
-            provision(PROGRAM, WEIGHTS, state, home=other, limits=ENOUGH)
-        else:
-            run(other, state)
-    assert sorted(p.name for p in state.iterdir()) == sorted(ROLES)
-    assert values(run(home, state)) == EXPECTED
-
-
-@pytest.mark.parametrize("player, role", list(enumerate(ROLES)))
-def test_a_party_dies_between_requests(work, home, state, player, role):
-    """What was answered has been told; the session fails."""
-    told = work.parent / "told"
-    seen = []
-
-    def on_answer(number, answer):
-        seen.append(number)
-        told.touch()
-
-    behaviour = (
-        "def wait_and_die(done):\n"
-        f"    while {player} and not os.path.exists({str(told)!r}): time.sleep(0.01)\n"
-        "    sys.exit(4)\n"
-        f"session(each=lambda done: wait_and_die(done) if player == {player} else time.sleep(60))"
-    )
-    with pytest.raises(EngineError, match=rf"the {role} failed \(exit code 4\)"):
-        run(make_home(work.parent / "dying", behaviour), state, on_answer=on_answer)
-    assert player == 0 or seen == [0]
-
-
-def test_a_party_never_starts(work, state):
-    home = make_home(work.parent / "waiting", "while True: time.sleep(0.001)")
-    with pytest.raises(EngineError, match="did not connect within 3 s"):
-        run(home, state, limits=Limits(start=3.0))
-
-
-def test_shares_that_do_not_belong_together(work, state):
-    text = "the stored shares of the parties are not of one provisioning"
-    behaviour = f"begin(); say({text!r}); say('crash', sys.stderr); sys.exit(1)"
-    with pytest.raises(EngineError, match=f"{text}.*provision again"):
-        run(make_home(work.parent / "mixed", behaviour), state)
-
-
-def test_a_dealer_holds_no_share(work):
-    """What it says of the mark behind the shares is not why a run failed."""
-    text = "the stored shares of the parties are not of one provisioning"
-    behaviour = f"begin()\nif player == 2: say({text!r}); time.sleep(60)\nsay('crash', sys.stderr); sys.exit(1)"
-    home = make_home(work.parent / "dealing", behaviour, binary="dealer-ring-party.x")
-    with pytest.raises(EngineError, match="the client failed"):
-        serve(replace(PROGRAM, protocol="dealer-ring"), REQUESTS, weights=WEIGHTS, home=home, limits=ENOUGH)
-
-
-def test_the_disk_is_full_of_shares(work, home):
-    """A party that could not store all its shares: nothing of it stays."""
-    behaviour = "begin()\nstore(1 if player == 2 else 2)"
-    folder = work.parent / "full"
-    with pytest.raises(EngineError, match=r"did not store its 2 shares.*room on the disk"):
-        provision(PROGRAM, WEIGHTS, folder, home=make_home(work.parent / "small", behaviour), limits=ENOUGH)
-    assert not list(folder.iterdir())
-
-
+# ** what fails; the table in tests/faults has the rest **
 @pytest.mark.parametrize("name", ["write_private", "compile_source"])
 def test_the_disk_is_full(home, state, monkeypatch, name):
     def full(*args):

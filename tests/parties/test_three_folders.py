@@ -2,18 +2,13 @@
 
 import json
 import os
-import signal
-import socket
-from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
-from deployed import LIMIT, ROLES, Deployed, program
+from deployed import ROLES, Deployed, program
 from fake_home import processes_below, soon
 from mp_spdz_here import needs_mp_spdz
 
-from mpcc.runtime.parties.keys import fingerprint, make_identity
 from tests.bundle import tiny_programs as tiny
 
 SAMPLES = [tiny.sample(seed=seed) for seed in range(3)]
@@ -127,136 +122,3 @@ def test_requests_one_by_one(deployed):
         got = np.array(json.loads(client.stdout.readline())["outputs"]["logits"])
         assert np.abs(got - program().run(sample, engine="emulator").outputs["logits"].numpy()).max() < 0.01
     assert [code for code, _, _ in deployed.finish().values()] == [0, 0, 0]
-
-
-# ** what fails in the middle **
-def in_the_middle(deployed):
-    """All roles, after the first answer; the client would have another request."""
-    for role in ROLES:
-        deployed.start(role, "--state", "state", *(("--input", "-") if role == "client" else ()))
-    client = deployed.running["client"]
-    client.stdin.write(json.dumps({name: value.tolist() for name, value in SAMPLES[0].items()}) + "\n")
-    client.stdin.flush()
-    assert "logits" in client.stdout.readline()
-
-
-def error(done, role, text):
-    """The role failed as an engine does, with one line that says `text`."""
-    code, out, err = done[role]
-    assert code == 3 and text in err and err.count("\n") == 1 and err.startswith("mpcc: error: "), (code, out, err)
-
-
-@needs_mp_spdz
-@pytest.mark.parametrize("victim", ROLES)
-def test_a_party_is_killed(deployed, victim):
-    """mpcc itself is killed: its party goes too, and the others end by themselves."""
-    in_the_middle(deployed)
-    deployed.running[victim].kill()
-    assert soon(lambda: all(p.poll() is not None for p in deployed.running.values()), LIMIT)
-    done = deployed.finish(*(role for role in ROLES if role != victim))
-    for role in done:
-        error(done, role, f"the {victim} has closed its connection")
-    deployed.kill()
-    leftovers(deployed, victim)
-    works(deployed)
-
-
-def leftovers(deployed, role):
-    """The watchdog of a killed mpcc removes its working folder."""
-    assert soon(lambda: not list((deployed.at(role) / "tmp").iterdir()))
-
-
-@needs_mp_spdz
-@pytest.mark.parametrize("victim", ROLES)
-def test_interrupted(deployed, victim):
-    in_the_middle(deployed)
-    deployed.running[victim].send_signal(signal.SIGINT)
-    assert soon(lambda: all(p.poll() is not None for p in deployed.running.values()), LIMIT)
-    done = deployed.finish()
-    assert done[victim][0] == 130 and "interrupted" in done[victim][2]
-    for role in set(ROLES) - {victim}:
-        error(done, role, f"the {victim} has closed its connection")
-    works(deployed)
-
-
-@needs_mp_spdz
-def test_a_party_never_starts(deployed):
-    for role in ("client", "provider"):
-        deployed.start(role, "--state", "state", "--wait", "3", *(CLIENT if role == "client" else ()))
-    done = deployed.finish()
-    for role in done:
-        error(done, role, "did not connect within 3 s; is every other party started?")
-
-
-@needs_mp_spdz
-def test_a_port_is_in_use(deployed):
-    with socket.socket() as taken:
-        taken.bind(("0.0.0.0", deployed.ports["client"]))
-        taken.listen()
-        done = deployed.run("--state", "state", "--wait", "10", client=CLIENT)
-    error(done, "client", f"Address already in use; at 127.0.0.1:{deployed.ports['client']}")
-    assert done["provider"][0] == done["helper"][0] == 3
-
-
-@needs_mp_spdz
-def test_mixed_shares(deployed):
-    """Shares of two provisionings are noticed before anything is computed."""
-    other = Path("other")
-    done = deployed.run("--provision", "--state", str(other))
-    assert all(code == 0 for code, _, _ in done.values())
-    for role in ROLES:
-        deployed.start(role, "--state", "state" if role == "helper" else "other", *(CLIENT if role == "client" else ()))
-    done = deployed.finish()
-    assert any("the stored shares of the parties are not of one provisioning" in err for _, _, err in done.values())
-    assert all(code == 3 for code, _, _ in done.values()) and not done["client"][1]
-
-
-@needs_mp_spdz
-def test_a_truncated_share_file(deployed):
-    path = deployed.at("helper") / "state" / "helper" / "Persistence" / "Transactions-P2.data"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-8])
-    try:
-        deployed.start("helper", "--state", "state")
-        error(deployed.finish(), "helper", "the file of shares is truncated")
-    finally:
-        path.write_bytes(whole)
-    works(deployed)
-
-
-# ** certificates **
-@needs_mp_spdz
-def test_an_expired_certificate(deployed):
-    kept = deployed.identities["helper"]
-    deployed.identities["helper"] = make_identity(2, timedelta(days=-1))
-    deployed.give_keys()
-    try:
-        for role in ROLES:
-            deployed.start(role, "--state", "state", *(CLIENT if role == "client" else ()))
-        done = deployed.finish()
-        for role in ROLES:
-            error(done, role, "the certificate of the helper expired on")
-    finally:
-        deployed.identities["helper"] = kept
-
-
-@needs_mp_spdz
-def test_a_foreign_certificate_by_fingerprint(deployed):
-    keys = deployed.at("client") / "keys"
-    (keys / "helper.pem").write_bytes(make_identity(2).certificate)
-    deployed.start("client", "--state", "state", *CLIENT)
-    error(deployed.finish(), "client", "the certificate of the helper is not the one expected")
-
-
-@needs_mp_spdz
-def test_a_foreign_certificate_in_the_handshake(deployed):
-    """A helper whose files agree with each other, but whose certificate the others do not know."""
-    foreign, keys = make_identity(2), deployed.at("helper") / "keys"
-    (keys / "helper.pem").write_bytes(foreign.certificate)
-    (keys / "helper.key").write_bytes(foreign.key)
-    hosts = deployed.entry("client") + deployed.entry("provider")
-    (keys / "hosts.toml").write_text(hosts + deployed.entry("helper", fingerprint(foreign.certificate)))
-    done = deployed.run("--state", "state", "--wait", "15", client=CLIENT)
-    assert all(code == 3 for code, _, _ in done.values()) and not done["client"][1], done
-    deployed.give_keys()
-    works(deployed)

@@ -68,8 +68,8 @@ def store(values=2):
     pathlib.Path("Persistence", f"Transactions-P{{player}}.data").write_bytes(content)
     stopped(2)
 
-def serve(numbers=2, each=lambda done: None, requests=2):
-    # answers requests of some numbers each with the same numbers; the others, who see no request, do a fixed count
+def serve(numbers=2, each=lambda done: None, requests=2, answer=None):
+    # answers requests of some numbers each with the first of them; the others, who see no request, do a fixed count
     stopped(2); stopped(5)
     source = (data / "Input-Binary-P0-0").open("rb") if player == 0 else None
     _ = source.read(8) if source else b""  # how many requests the party answers
@@ -80,18 +80,18 @@ def serve(numbers=2, each=lambda done: None, requests=2):
             stopped(timer, done + 1)
         if source:
             with (data / "Binary-Output-P0-0").open("ab") as file:
-                file.write(request + bytes(8))
+                file.write(request[: 8 * (numbers if answer is None else answer)] + bytes(8))
         done += 1
         each(done)
         stopped(5, done + 1)
         if not int.from_bytes(source.read(8), "little") if source else done == requests:
             return
 
-def session(**options):
+def session(stored=2, **options):
     # all modes: what a party does that works
     begin()
     if sys.argv[1].endswith("-provision"):
-        store()
+        store(stored)
     else:
         serve(**options)
 

@@ -1,10 +1,8 @@
-"""Faults of a real run: who failed is named, and nothing is left."""
+"""Faults of a real run with all parties here; the table in tests/faults has those of parties that are apart."""
 
 import os
-import signal
 import socket
 import tempfile
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +16,7 @@ from one_request import run_job
 from ring_cases import make
 
 from mpcc.compiler.errors import EngineError
-from mpcc.compiler.ring.build import Builder
-from mpcc.compiler.ring.ir import RingType
 from mpcc.runtime.parties import processes as parties
-from mpcc.runtime.parties.processes import Limits
-
-ROLES = ("client", "provider", "helper")
 
 
 @pytest.fixture
@@ -33,60 +26,6 @@ def work(tmp_path, monkeypatch):
     yield tmp_path
     assert not list(tmp_path.iterdir())
     assert soon(lambda: not processes_below(tmp_path))
-
-
-def endless(b):
-    """Ten million rounds."""
-    inner = Builder(prefix="b")
-    x = inner.arg("carried", 0, RingType((4,), 0, 1.0))
-    body = inner.graph([("x", inner.mul(x, x))])
-    return {"y": b.repeat([b.input("x", (4,), 0, 1.0, "client")], [], body, 10**7)[0]}
-
-
-def during_the_run(work, action):
-    """Do something to the parties, by role, once all of them have been running for a while."""
-
-    def wait():
-        found = {}
-        while not found.keys() >= set(ROLES):
-            time.sleep(0.05)
-            found = running_parties(work)
-        action(found)
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
-
-
-def running_parties(work):
-    """Process ids of the parties that have begun the inference, by role."""
-    found = {}
-    for pid in processes_below(work):
-        process = Path(f"/proc/{pid}")
-        try:
-            begun = "Starting timer 1" in (process / "cwd" / "stdout").read_text()
-            if begun and "-party.x" in (process / "cmdline").read_text():
-                found[(process / "cwd").readlink().name] = pid
-        except OSError:
-            continue
-    return found
-
-
-@needs_mp_spdz
-@pytest.mark.parametrize("role", ROLES)
-def test_a_party_is_killed(work, role):
-    thread = during_the_run(work, lambda pids: os.kill(pids[role], signal.SIGKILL))
-    with pytest.raises(EngineError, match=f"the {role} was ended by SIGKILL"):
-        run_job(make(endless).job)
-    thread.join(5)
-
-
-@needs_mp_spdz
-def test_a_party_is_stopped(work):
-    thread = during_the_run(work, lambda pids: os.kill(pids["provider"], signal.SIGSTOP))
-    with pytest.raises(EngineError, match=r"no party made progress for 3 s.*provider \(stopped\)"):
-        run_job(make(endless).job, limits=Limits(idle=3.0))
-    thread.join(5)
 
 
 @needs_mp_spdz
