@@ -17,6 +17,7 @@ from mpcc.compiler.errors import InputError
 from mpcc.compiler.ops.base import TO_TORCH
 
 TEXT = "text"
+_IDS = "give token ids instead of text"
 _PADDED = (IDS_INPUT, TYPES_INPUT, MASK_INPUT)
 
 
@@ -173,12 +174,17 @@ def _encodings(tokenizer_json: str, texts: list[str], length: int | None) -> lis
     try:
         tokenizer = Tokenizer.from_str(tokenizer_json)
     except Exception:  # the library raises nothing more specific
-        raise InputError("the program's tokenizer cannot be read", todo="give token ids instead of text") from None
+        raise InputError("the program's tokenizer cannot be read", todo=_IDS) from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     if length is not None:
         tokenizer.enable_truncation(length)
-    return list(tokenizer.encode_batch(texts))
+    try:
+        return list(tokenizer.encode_batch(texts))
+    except BaseException as error:  # the library's panics are no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError("the text cannot be read with the program's tokenizer", todo=_IDS) from None
 
 
 # ** random inputs **
