@@ -24,7 +24,7 @@ from mpcc.compiler.frontend.export import Inputs, save_model
 from mpcc.compiler.frontend.partition import Partition
 from mpcc.compiler.frontend.sources import load as load_model
 from mpcc.generation import Generator
-from mpcc.inputs import prepare_inputs, random_inputs, tokenizer_of
+from mpcc.inputs import encoded, prepare_inputs, random_inputs, tokenizer_of
 from mpcc.program import Program
 
 Progress = Callable[[str], None]
@@ -125,7 +125,7 @@ def compile_generation(
 
 
 def _token_ids(text: str | Sequence[int], tokenizer_json: str | None) -> torch.Tensor:
-    ids = tokenizer_of(tokenizer_json).encode(text).ids if isinstance(text, str) else list(text)
+    ids = encoded(tokenizer_of(tokenizer_json), [text])[0].ids if isinstance(text, str) else list(text)
     if not ids:
         raise MpccError("a calibration text has no tokens")
     return torch.tensor(ids)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TEXT = "text"
+_IDS = "give token ids instead of text"
 _PADDED = (IDS_INPUT, TYPES_INPUT, MASK_INPUT)
 
 
@@ -174,7 +175,7 @@ def _encodings(tokenizer_json: str, texts: list[str], length: int | None) -> lis
     tokenizer = tokenizer_of(tokenizer_json)
     if length is not None:
         tokenizer.enable_truncation(length)
-    return list(tokenizer.encode_batch(texts))
+    return encoded(tokenizer, texts)
 
 
 def tokenizer_of(tokenizer_json: str | None) -> Tokenizer:
@@ -186,14 +187,24 @@ def tokenizer_of(tokenizer_json: str | None) -> Tokenizer:
     from tokenizers import Tokenizer
 
     if tokenizer_json is None:
-        raise InputError("the program carries no tokenizer", todo="give token ids instead of text")
+        raise InputError("the program carries no tokenizer", todo=_IDS)
     try:
         tokenizer: Tokenizer = Tokenizer.from_str(tokenizer_json)
     except Exception:  # the library raises nothing more specific
-        raise InputError("the program's tokenizer cannot be read", todo="give token ids instead of text") from None
+        raise InputError("the program's tokenizer cannot be read", todo=_IDS) from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def encoded(tokenizer: Tokenizer, texts: list[str]) -> list[Any]:
+    """Texts as encodings. InputError where the tokenizer, which came with the program, fails on one."""
+    try:
+        return list(tokenizer.encode_batch(texts))
+    except BaseException as error:  # the library's panics are no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError("the text cannot be read with the program's tokenizer", todo=_IDS) from None
 
 
 # ** random inputs **

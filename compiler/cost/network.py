@@ -8,13 +8,13 @@ A network of one's own is a TOML file:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpcc.compiler.errors import MpccError
 from mpcc.compiler.toml_file import read_toml
 
+LARGEST = 1e12  # of both numbers
 KEYS = ("bandwidth_mbit_per_s", "round_trip_ms")
 
 
@@ -68,6 +68,6 @@ def _number(table: dict[str, object], key: str, path: Path) -> float:
     value = table.get(key)
     if value is None:
         raise MpccError(f"the network says no {key}", where=str(path), todo=f"write {key} = NUMBER")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise MpccError(f"{key} is not a number of 0 or more", where=str(path))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:  # false of nan, too
+        raise MpccError(f"{key} is not a number of 0 or more, up to {LARGEST:g}", where=str(path))
     return float(value)

@@ -38,6 +38,7 @@ def generate(
     traceback: TracebackFlag = False,
 ) -> None:
     """Write on from a prompt that nobody else sees, by a model that nobody else has."""
+    from mpcc.inputs import encoded
     from mpcc.loading import generates, load_generator
     from mpcc.runtime.engine import Options
     from mpcc.runtime.engines import DEFAULT, engine_named
@@ -52,7 +53,7 @@ def generate(
     chosen.check()
     tokenizer = loaded.tokenizer
     text = sys.stdin.read() if prompt == "-" else prompt
-    ids = tokenizer.encode(text).ids
+    ids = encoded(tokenizer, [text])[0].ids
     loaded.check_prompt(ids)
     guess: Draft = _drafter(loaded, base, draft) or no_draft
     if not chosen.secure:

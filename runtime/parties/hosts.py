@@ -20,10 +20,12 @@ from typing import Any
 from mpcc.compiler.errors import EngineError, MpccError
 from mpcc.compiler.protocols import PROTOCOLS
 from mpcc.compiler.toml_file import read_toml
+from mpcc.compiler.types import printable
 from mpcc.runtime.parties.keys import Identity, check_certificate, check_pair
 from mpcc.runtime.parties.site import Site
 
 _HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$")
+_LONGEST_NAME = 1000
 _FIELDS = {"host": str, "port": int, "certificate": str, "fingerprint": str}
 
 
@@ -60,6 +62,9 @@ def _host(path: Path, table: dict[str, Any], role: str) -> Host:
             raise MpccError(f"[{role}] has no {field}", where=str(path))
     if not _HOST.match(entry["host"]) or not 0 < entry["port"] < 1 << 16:
         raise MpccError(f"[{role}] has a host or port that cannot be", where=str(path))
+    for field in ("certificate", "key"):
+        if len(name := str(entry.get(field, ""))) > _LONGEST_NAME or not printable(name):
+            raise MpccError(f"[{role}] has a {field} that cannot be", where=str(path))
     certificate = path.parent / entry["certificate"]
     key = path.parent / str(entry["key"]) if "key" in entry else certificate.with_suffix(".key")
     return Host(role, f"{entry['host']}:{entry['port']}", certificate, key, entry["fingerprint"])

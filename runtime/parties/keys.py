@@ -156,6 +156,7 @@ def _loaded(certificate: bytes, role: str = "party") -> x509.Certificate:
         found, *more = x509.load_pem_x509_certificates(certificate)
         if more:
             raise EngineError(f"the certificate of the {role} is {1 + len(more)} certificates", todo="ask for it again")
+        _ = found.subject, found.not_valid_before_utc, found.not_valid_after_utc  # else they are read when first used
         return found
     except (ValueError, x509.InvalidVersion):
         raise EngineError(f"the certificate of the {role} is corrupt", todo="ask for it again") from None

@@ -52,6 +52,8 @@ CASES: tuple[tuple[str, bytes | None, bytes, str], ...] = (
     (RING + "party", b'return "0"', b"\xff", "not text"),
     # graphs
     (GRAPH + "inspect", b"visibility=client", b"visibility=klient", "no visibility 'klient'"),
+    (GRAPH + "inspect", b" visibility=client", b"", "has no visibility"),
+    (RING + "run", b'return "output"=r22', b'return "other"=r22', "what is opened"),
     (GRAPH + "inspect", b"site=mpc", b"site=nowhere", "no site 'nowhere'"),
     (MPC + "party on spu", b"dims=(1)", b"dims=(" + b"1, " * 5000 + b")", "a list is too long"),
     # manifests
@@ -60,7 +62,16 @@ CASES: tuple[tuple[str, bytes | None, bytes, str], ...] = (
     ("manifest.json of stack: run", b'"Stack"', b'"\\ud800"', "architecture has control characters"),
     # tables
     ("hosts.toml", b"5000", BIG, "is not TOML"),
+    ("hosts.toml", b"provider.pem", b"\\u001b[2J.pem", "a certificate that cannot be"),
+    ("hosts.toml", b"provider.pem", b"\\u0000", "a certificate that cannot be"),
+    ("hosts.toml", b"provider.pem", b"x" * 3000, "a certificate that cannot be"),
+    ("input JSON with text", b"a fine film", b"\\ud800", "the text cannot be read"),
     ("network TOML", b"100", BIG, "is not TOML"),
+    ("hosts.toml", b"provider.pem", b"\\u001b[2J.pem", "a certificate that cannot be"),
+    ("hosts.toml", b"provider.pem", b"\\u0000", "a certificate that cannot be"),
+    ("hosts.toml", b"provider.pem", b"x" * 3000, "a certificate that cannot be"),
+    ("input JSON with text", b"a fine film", b"\\ud800", "the text cannot be read"),
+    ("network TOML", b"100", b"1" + b"0" * 400, "is not a number of 0 or more"),
     ("rules TOML", None, b"public = " + b"[" * 50_000, "is not TOML"),
     ("recipe.toml", b"2e-4", b"1" + b"0" * 400, "train.learning_rate has to be"),
     ("recipe.toml", None, b"#" * 2**21, "is larger than"),

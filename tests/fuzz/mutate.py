@@ -243,14 +243,14 @@ def _collect(value: Any, places: list[tuple[Any, Any]]) -> None:
 
 
 def _change(dice: random.Random, holder: Any, key: Any, places: Sequence[tuple[Any, Any]]) -> None:
-    if (isinstance(holder, dict) and key not in holder) or (isinstance(holder, list) and not key < len(holder)):
+    if not _has(holder, key):
         return
     kind = dice.randrange(8)
     if kind == 0:
         del holder[key]
     elif kind == 1:
         other, place = dice.choice(places)
-        value = other[place] if place in other or (isinstance(other, list) and place < len(other)) else None
+        value = other[place] if _has(other, place) else None
         holder[key] = json.loads(json.dumps(value)) if value is not holder else None
     elif kind == 2 and isinstance(holder, dict):
         holder[dice.choice(TEXTS)] = holder.pop(key)
@@ -260,6 +260,10 @@ def _change(dice: random.Random, holder: Any, key: Any, places: Sequence[tuple[A
         holder[key] = dice.choice(TEXTS)
     else:
         holder[key] = dice.choice([None, True, {}, [], *(_json_number(n) for n in NUMBERS)])
+
+
+def _has(holder: Any, key: Any) -> bool:
+    return key in holder if isinstance(holder, dict) else key < len(holder)
 
 
 def _json_number(text: str) -> object:

@@ -11,15 +11,15 @@ PAGE = """# Fuzzing
 Written by `make fuzz` (`python -m tests.fuzz --cases {cases} --seed {seed} --report docs/fuzzing.md`).
 
 Every reader of a file or message that somebody else wrote is fed changed copies of an honest one: bits, bytes,
-deletions, insertions, copies, swapped lines, extreme numbers, values of JSON of another type or from another place, deep
-nesting, and changes along the grammar of the IRs (attributes, shapes, operands, operations, rounds of loops, who receives an output,
+deletions, insertions, copies, swapped lines, extreme numbers, values of JSON of another type or place, deep nesting, and
+changes along the grammar of the IRs (attributes, shapes, operands, operations, rounds of loops, who receives an output,
 one output more). Digests and fingerprints are repaired after the change: the author of the file is the enemy. A case
 follows from the reader's name, the seed and its number alone.
 
 A file may be *refused*, with one line of printable text (exit code 2 or 3), or *accepted*. Everything else is *bad*:
 another exception, a line with control characters, more than {seconds} s of computing, more than {memory} MB of address
-space beyond what Python and its libraries take at the start. The most memory that was resident in any process was {resident:.0f} MB,
-libraries included.
+space beyond what Python and its libraries take at the start. The most memory that was resident in any
+process was {resident:.0f} MB, libraries included.
 
 {table}
 * inspect, run, party, party on spu: what is done with the program of which one file is changed. *run* is the emulator,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 
+from mpcc.cli import app as cli
 from mpcc.compiler.errors import MpccError
 from tests.fuzz import harness
 from tests.fuzz.corpus import CASES
@@ -54,7 +56,7 @@ def test_a_case_follows_from_its_number():
     assert len({harness.content_of(reader, 3, n) for n in range(20)}) > 15
 
 
-@pytest.mark.parametrize("body", [1 / 1, "loop", "memory"])
+@pytest.mark.parametrize("body", ["raises", "loop", "memory"])
 def test_the_harness_sees_what_is_bad(body, monkeypatch):
     """A reader that loops, takes all memory, or raises something else is counted as bad."""
 
@@ -97,14 +99,8 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "file, old, new, command", COMMANDS, ids=[f"{f}-{c[0]}-{i}" for i, (f, _, _, c) in enumerate(COMMANDS)]
-)
+@pytest.mark.parametrize("file, old, new, command", COMMANDS, ids=range(len(COMMANDS)))
 def test_commands_end_in_one_line(file, old, new, command, tmp_path, capsys):
-    import json
-
-    from mpcc.cli import app as cli
-
     kit = stack()
     (tmp_path / "in.json").write_text(json.dumps(kit.sample))
     honest = kit.content(file)
