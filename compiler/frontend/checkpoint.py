@@ -52,10 +52,11 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.exists():
         return [folder / SINGLE] if (folder / SINGLE).exists() else []
     table = read_json(index).get("weight_map")
-    names = list(table.values()) if isinstance(table, dict) else [None]
-    for name in names:
+    names: list[str] = []
+    for name in table.values() if isinstance(table, dict) else [None]:
         if not (isinstance(name, str) and re.fullmatch(r"[\w.-]{1,200}\.safetensors", name)):
             raise MpccError("the index does not say which files hold the weights", where=str(index))
+        names.append(name)
     return [folder / name for name in sorted(set(names))]
 
 

@@ -11,7 +11,7 @@ PAGE = """# Fuzzing
 Written by `make fuzz` (`python -m tests.fuzz --cases {cases} --seed {seed} --report docs/fuzzing.md`).
 
 Every reader of a file or message that somebody else wrote is fed changed copies of an honest one: bits, bytes,
-deletions, insertions, copies, swapped lines, extreme numbers, values of JSON of another type or place, deep nesting, and
+deletions, insertions, copies, swapped lines, extreme numbers, values of JSON of another type or place, deep nesting and
 changes along the grammar of the IRs (attributes, shapes, operands, operations, rounds of loops, who receives an output,
 one output more). Digests and fingerprints are repaired after the change: the author of the file is the enemy. A case
 follows from the reader's name, the seed and its number alone.
