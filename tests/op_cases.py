@@ -27,7 +27,7 @@ class Case:
     `operands` makes the inputs anew from torch's seed; `expected` computes of them, by other means than the reference,
     what it must give (None: only types are compared). In the ring those at the positions `weights` are parameters.
     `ring` is the largest error there as a share of max(1, |y|), at 16 fractional bits; `spu` the largest one on SPU.
-    A case that is `clear` has integers, booleans or masks and runs on no back end.
+    A case that is `clear` has integers, booleans, masks or a state and runs on no back end.
     """
 
     operands: Callable[[], Operands]
@@ -443,6 +443,14 @@ CASES: dict[str, list[Case]] = {
     "gt": [Case(lambda: [r(3, 4), r(4)], {}, lambda x, y: x > y)],
     "le": [Case(lambda: [r(3, 4), r(4)], {}, lambda x, y: x <= y)],
     "lt": [Case(lambda: [r(3, 4), r(4)], {}, lambda x, y: x < y)],
+    "keep": [
+        Case(
+            lambda: [r(1, 2, 3, 4), torch.tensor([5])],
+            {"bound": 8.0, "dim": 2, "entries": 9, "state": "key"},
+            lambda x, at: x,
+            clear=True,
+        ),
+    ],
     "first_kept": [
         Case(lambda: [torch.tensor([[0.0, 1, 1], [0, 0, 0]])], {}, lambda x: torch.tensor([[0.0, 1, 0], [0, 0, 0]]))
     ],

@@ -2,7 +2,8 @@
 
 A file begins with `pass: sentence`, the title. Then may come `labels: w=public ...` (the graph is labelled before the
 pass), `tensor NAME: [numbers]` (others hold ones), `protocol: operands_free=false ...`, `public inputs: NAME ...` and
-`shown: labels` (who may read each value is printed, too), `output: NAME [BITS]` (what is opened, and how many
+`shown: labels` (who may read each value is printed, too), `states: NAME=DIM:ENTRIES:BOUND ...` (what stays in the
+session), `output: NAME [BITS]` (what is opened, and how many
 fractional bits of it). Given is the graph before the pass, Result after it, Client
 the client's part of a cut.
 """
@@ -23,6 +24,7 @@ from mpcc.compiler.graph.visibility import infer
 from mpcc.compiler.ops.base import TO_TORCH
 from mpcc.passes import GRAPH
 from mpcc.passes.calls import GRAPH_CALLS, GraphContext, Held
+from mpcc.passes.graph.declare_states import Kept
 
 FOLDER = Path(__file__).parent / "golden"
 FILES = sorted(FOLDER.glob("*.txt"))
@@ -43,7 +45,13 @@ def context(lines: dict[str, str]) -> GraphContext:
     public = tuple(lines.get("public inputs", "").split())
     output, _, bits = lines.get("output", "logits").partition(" ")
     facts |= {"output": output, "output_frac_bits": int(bits) if bits else None}
-    return GraphContext(labels=labels, public_inputs=public, approximations=chosen, **facts)
+    kept = dict(pair.split("=") for pair in lines.get("states", "").split())
+    states = {
+        name: Kept(int(dim), int(n), float(b)) for name, (dim, n, b) in ((k, v.split(":")) for k, v in kept.items())
+    }
+    return GraphContext(
+        labels=labels, public_inputs=public, approximations=chosen, states=states, place="place", **facts
+    )
 
 
 def store(graph: Graph, lines: dict[str, str]) -> dict[str, torch.Tensor]:
