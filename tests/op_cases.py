@@ -224,9 +224,9 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "soft_cap": [
-        Case(lambda: [r(3, 100)], {"cap": 30.0}, lambda x: 30 * torch.tanh(x / 30), ring=5e-4),
-        Case(lambda: [r(3, 100, scale=8)], {"cap": 10.0}, lambda x: 10 * torch.tanh(x / 10), ring=2e-3),
-        Case(lambda: [r(3, 100, scale=8)], {"cap": 1.0}, torch.tanh, ring=1e-3),
+        Case(lambda: [r(3, 100)], {"cap": 30.0}, lambda x: 30 * torch.tanh(x / 30), ring=5e-4, spu=5e-2),
+        Case(lambda: [r(3, 100, scale=8)], {"cap": 10.0}, lambda x: 10 * torch.tanh(x / 10), ring=2e-3, spu=3e-2),
+        Case(lambda: [r(3, 100, scale=8)], {"cap": 1.0}, torch.tanh, ring=1e-3, spu=3e-3),
     ],
     "gelu_quad": [Case(lambda: [r(3, 40)], {}, lambda x: x**2 / 8 + x / 4 + 0.5)],
     "tanh": [Case(lambda: [r(3, 100)], {}, torch.tanh, ring=7e-4)],

@@ -13,10 +13,12 @@ from tiny_models import VOCABULARY, compiled, secure_outputs
 from torch import nn
 from torch.nn import functional as F
 
+import mpcc
 from mpcc.compiler.driver.options import Options
 from mpcc.compiler.driver.pipeline import front_end
 from mpcc.compiler.frontend.capture import capture
 from mpcc.compiler.frontend.partition import Partition
+from tests.runtime.mp_spdz_here import needs_mp_spdz
 
 RELATIVE = 5e-3  # of the largest logit
 _OLD = {"GPT2": "n_inner", "GPTJ": "n_inner", "OPT": "ffn_dim", "GPTNeoX": "intermediate_size"}
@@ -105,12 +107,29 @@ TWELVE = {
     "GPT2ForSequenceClassification": (23, 2, "right", {"width": 96, "heads": 6}),
 }
 
+ON_PARTIES = ("GPT2LMHeadModel", "MistralForCausalLM", "Qwen3ForSequenceClassification", "Gemma2ForCausalLM")
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TWELVE)
 def test_families(name):
     length, rows, side, options = TWELVE[name]
     check(name, length, rows, side, **options)
+
+
+@needs_mp_spdz
+@pytest.mark.parametrize("name", ON_PARTIES)
+def test_families_on_parties(name):
+    """Three parties give what PyTorch gives, and send the bytes that were estimated."""
+    length, rows, side, options = TWELVE[name]
+    model, inputs = decoder(name, **{**options, "layers": 1}), prompts(length, rows, side)
+    program = mpcc.compile(model, inputs[0], calibration=inputs)
+    result = program.run(inputs[1], engine="mp-spdz")
+    want, got = expected(model, inputs[1]), np.asarray(result.outputs["logits"])
+    read = inputs[1]["attention_mask"].bool().numpy() if "Sequence" not in name else slice(None)
+    assert np.abs(got - want)[read].max() < RELATIVE * np.abs(want[read]).max()
+    assert result.measured is not None
+    assert result.measured.bytes_online == program.cost().bytes_online
 
 
 def test_a_tied_head_that_the_base_has_is_public():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from mpcc.backends.spu.families.activations import sigmoid
 from mpcc.backends.spu.families.normalisation import powers
 from mpcc.backends.spu.writer import Value, Writer, emits, number
 from mpcc.compiler.graph.ir import Node
@@ -51,8 +52,9 @@ def scaled_scores(w: Writer, node: Node, query: Value, key: Value) -> Value:
 
 @emits("soft_cap")
 def _soft_cap(w: Writer, node: Node, inputs: Inputs) -> Value:
+    """cap (2 sigmoid(2 x / cap) - 1)."""
     cap = number(node, "cap")
-    return w.scale(w.unary("tanh", w.scale(inputs[0], 1.0 / cap)), cap)
+    return w.shift(w.scale(sigmoid(w, w.scale(inputs[0], 2.0 / cap)), 2.0 * cap), -cap)
 
 
 def _mask(w: Writer, node: Node, mask: Value, rank: int) -> Value:
