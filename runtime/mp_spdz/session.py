@@ -107,7 +107,7 @@ def _byte_code(
     """Put the byte code of both modes into every staged folder; seconds of compiling, 0 if it was there."""
     if all(states.has_byte_code(state, role, program, home.release) for role in staged):
         for role, folder in staged.items():
-            shutil.copytree(state / role / states.PROGRAMS, folder / states.PROGRAMS)
+            states.copy_programs(state / role / states.PROGRAMS, folder)
         return 0.0
     on_stage("compile")
     seconds = sum(
@@ -115,7 +115,7 @@ def _byte_code(
         for mode in (PROVISION, INFER)
     )
     for folder in staged.values():
-        shutil.copytree(work / "program" / "Programs", folder / states.PROGRAMS)
+        states.copy_programs(work / "program" / "Programs", folder)
     return seconds
 
 

@@ -74,6 +74,14 @@ def staging(state: Path, role: str) -> Path:
     return folder
 
 
+def copy_programs(programs: Path, folder: Path) -> None:
+    """Put byte code into the folder of a state. EngineError if the disk has no room for it, or is broken."""
+    try:
+        shutil.copytree(programs, folder / PROGRAMS)
+    except OSError as error:
+        raise EngineError("the byte code cannot be stored", where=str(folder.parent), todo=_room(folder)) from error
+
+
 def seal_state(folder: Path, role: str, player: int, program: Emitted, mp_spdz: str, weights: Int64 | None) -> None:
     """Write state.json for what stands in the folder, and close the files to others.
 

@@ -195,7 +195,7 @@ DISKS = [
             "ring",
             full_state(kilobytes),
             {
-                "helper": End(ENGINE, "No space left on device|no room is left|did not store its"),
+                "helper": End(ENGINE, "no room is left|did not store its|the byte code cannot be stored"),
                 "client": FAILS,
                 "provider": FAILS,
             },
