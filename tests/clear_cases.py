@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from op_cases import ids, pos, r
+from op_operands import ids, pos, r
 
 torch.manual_seed(7)
 B, M = ids(3, 4, high=9), r(3, 4)

@@ -134,6 +134,7 @@ def _check_inputs(manifest: Manifest, graph: Graph, where: str) -> None:
 def _check_ring(manifest: Manifest, ring: RingGraph, where: str) -> None:
     layout = layout_weights(ring)
     leaving = {n.str_attr("name"): n.name for n in ring if n.op == "reveal"}
+    leaving |= {n.str_attr("state"): n.name for n in ring if n.op == "store_state"}
     _agree(leaving == dict(ring.outputs), "what is opened", RING, where)
     revealed = {n.str_attr("name"): (n.type.shape, n.type.frac_bits) for n in ring if n.op == "reveal"}
     said = {o.name: (o.shape, o.frac_bits) for o in manifest.outputs if not o.clear}

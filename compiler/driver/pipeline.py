@@ -112,8 +112,9 @@ def compile_model(
     region, regions = _back_end(front, evidence, calibration, options, watch)
 
     stage("schedule")
-    find = MagnitudeProfiler(regions.client, front.tensors, calibration, session.states)
-    forms = _forms(region, find, options, watch)
+    forms = _forms(
+        region, MagnitudeProfiler(regions.client, front.tensors, calibration, session.states), options, watch
+    )
     base = base_settings(options, regions, front.tensors) if form is None else form
     base = replace(base, weight_bound=weight_bound(regions, front.tensors))
     chosen, alternatives = (
