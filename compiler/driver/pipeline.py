@@ -112,9 +112,8 @@ def compile_model(
     region, regions = _back_end(front, evidence, calibration, options, watch)
 
     stage("schedule")
-    forms = _forms(
-        region, MagnitudeProfiler(regions.client, front.tensors, calibration, session.states), options, watch
-    )
+    find = MagnitudeProfiler(regions.client, front.tensors, calibration, session.states)
+    forms = _forms(region, find, options, watch)
     base = base_settings(options, regions, front.tensors) if form is None else form
     base = replace(base, weight_bound=weight_bound(regions, front.tensors))
     chosen, alternatives = (
@@ -124,11 +123,7 @@ def compile_model(
     )
     forms.show(chosen, watch)
 
-    stage("emit")
-    with watch.timed("emit"):
-        source = emit(chosen.ring, protocol=options.protocol, truncation=options.truncation)
-    if options.time_passes:
-        print_times(watch.times)
+    source = _emitted(chosen.ring, options, watch)
     return Compiled(
         front.graph,
         tuple(evidence),
@@ -143,6 +138,16 @@ def compile_model(
         chosen.applied,
         alternatives,
     )
+
+
+def _emitted(ring: RingGraph, options: Options, watch: Watch) -> Source:
+    """The source; the passes are done then, and their times are told if they are wanted."""
+    watch.stage("emit")
+    with watch.timed("emit"):
+        source = emit(ring, protocol=options.protocol, truncation=options.truncation)
+    if options.time_passes:
+        print_times(watch.times)
+    return source
 
 
 def front_end(

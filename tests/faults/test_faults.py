@@ -21,7 +21,12 @@ def marked(fault: Fault):
     return param if fault.engine in (STAND_IN, "spu") else pytest.param(fault, id=param.id, marks=_MP_SPDZ)
 
 
-_MP_SPDZ = list(getattr(needs_mp_spdz(lambda: None), "pytestmark", []))
+@needs_mp_spdz
+def _on_mp_spdz():
+    """Has the marks of every test on a real engine."""
+
+
+_MP_SPDZ = list(_on_mp_spdz.pytestmark)
 
 
 def check_end(who, ended, want):

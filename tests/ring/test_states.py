@@ -15,6 +15,7 @@ from mpcc.compiler.errors import InputError, InternalError
 from mpcc.compiler.ring.build import Builder
 from mpcc.compiler.ring.text import parse_ring, print_ring
 from mpcc.compiler.ring.verify import verify
+from mpcc.runtime.mp_spdz.counters import NO_LIMIT
 
 ROWS = 6
 
@@ -58,7 +59,8 @@ def streams(requests, source):
         for kind, inputs in requests
     ]
     provider = [WEIGHTS[name].ravel() for name, _, _ in tensor_order(source.entries[0].layout.private)]
-    return {0: np.array([*np.concatenate(client), 0]), 1: np.concatenate(provider)}
+    most = [NO_LIMIT]  # requests of the session, for each party, and the provider's for all
+    return {0: np.array([*most, *np.concatenate(client), 0]), 1: np.concatenate([*provider, most, most])}
 
 
 def on_standin(requests, graphs):
