@@ -78,7 +78,11 @@ def test_rounding_in_a_program_with_probabilistic_truncations():
 
 @needs_mp_spdz
 @pytest.mark.parametrize("protocol", ["ring", "dealer-ring", "semi2k", "ps-rep-ring"])
-@pytest.mark.parametrize("build", [label((3, 2)), label((2, 37)), label((1, 1500)), rounded], ids=["2 classes", "37 classes", "1500 classes", "rounded"])
+@pytest.mark.parametrize(
+    "build",
+    [label((3, 2)), label((2, 37)), label((1, 1500)), rounded],
+    ids=["2 classes", "37 classes", "1500 classes", "rounded"],
+)
 def test_mp_spdz(build, protocol):
     """The numbers, and what they cost: on ring to the byte; of others the estimate is about programs of some size."""
     if not os.access(Path(HOME) / PROTOCOLS[protocol].binary, os.X_OK):
