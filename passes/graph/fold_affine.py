@@ -67,7 +67,8 @@ def fold_affine(graph: Graph, blocks: bool = False) -> tuple[Graph, dict[str, to
     outputs = {name for _, name in graph.outputs}
     for node in graph.nodes:
         state.visibility[node.name] = node.visibility
-        folded = node.site == "mpc" and (
+        computed = node.site == "mpc" and not node.is_leaf
+        folded = computed and (
             _norm(state, node) or _layout(state, node) or _residual(state, node, users, outputs) or _linear(state, node)
         )
         if not folded:

@@ -172,7 +172,7 @@ def unknown_host(at: Path) -> None:
 
 
 KEYS = [
-    row("hosts.toml is missing", Stage.KEYS, "helper", removed("keys/hosts.toml"), "cannot read the hosts"),
+    row("hosts.toml is missing", Stage.KEYS, "helper", removed("keys/hosts.toml"), "cannot read the file of hosts"),
     row("hosts.toml is cut", Stage.KEYS, "client", edited("keys/hosts.toml", half), "is not TOML|has no"),
     row("hosts.toml lacks a role", Stage.KEYS, "client", hosts("[helper]", "[other]"), r"has no \[helper\]"),
     row("a port is no port", Stage.KEYS, "provider", hosts("port = ", "port = 9"), "host or port that cannot be"),

@@ -147,5 +147,4 @@ def test_real_parties(tmp_path, protocol):
         assert {m.bytes_online for m in measured[1:]} == {decode.bytes_online}
         assert {m.input_bytes for m in measured[1:]} == {decode.input_bytes}
         assert answer.served.weights_bytes == prefill.provisioning_bytes == decode.provisioning_bytes
-    assert max(m.rounds for m in measured) <= max(prefill.rounds, decode.rounds) + len(measured)
     assert np.sum(answer.per_step) == 6
