@@ -7,7 +7,8 @@ Texts are tokenised with the bundle's tokenizer and padded likewise. Nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -188,10 +189,8 @@ def tokenizer_of(tokenizer_json: str | None) -> Tokenizer:
 
     if tokenizer_json is None:
         raise InputError("the program carries no tokenizer", todo=_IDS)
-    try:
+    with _refused("the program's tokenizer cannot be read"):
         tokenizer: Tokenizer = Tokenizer.from_str(tokenizer_json)
-    except Exception:  # the library raises nothing more specific
-        raise InputError("the program's tokenizer cannot be read", todo=_IDS) from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -199,12 +198,19 @@ def tokenizer_of(tokenizer_json: str | None) -> Tokenizer:
 
 def encoded(tokenizer: Tokenizer, texts: list[str]) -> list[Any]:
     """Texts as encodings. InputError where the tokenizer, which came with the program, fails on one."""
-    try:
+    with _refused("the text cannot be read with the program's tokenizer"):
         return list(tokenizer.encode_batch(texts))
-    except BaseException as error:  # the library's panics are no Exception
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """Errors of the tokenizers' library, which raises nothing specific and whose panics are no Exception."""
+    try:
+        yield
+    except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise InputError("the text cannot be read with the program's tokenizer", todo=_IDS) from None
+        raise InputError(what, todo=_IDS) from None
 
 
 # ** random inputs **

@@ -77,8 +77,8 @@ class Deployed:
         )
         return self.running[role]
 
-    def finish(self, *roles: str) -> dict[str, tuple[int, str, str]]:
-        """Exit code, stdout and stderr (without notes) of each role that was started."""
+    def finish(self, *roles: str, notes: bool = False) -> dict[str, tuple[int, str, str]]:
+        """Exit code, stdout and stderr (notes are left out unless asked for) of each role that was started."""
         found = {}
         for role in roles or list(self.running):
             process = self.running.pop(role)
@@ -87,7 +87,7 @@ class Deployed:
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
-            found[role] = (process.returncode, out, without_notes(err))
+            found[role] = (process.returncode, out, err if notes else without_notes(err))
         return found
 
     def run(self, *options: str, client: tuple[str, ...] = (), **environment: str) -> dict[str, tuple[int, str, str]]:

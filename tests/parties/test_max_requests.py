@@ -57,7 +57,7 @@ def start(deployed, engine, *client):
 def test_more_are_not_answered(deployed, engine):
     """What was answered is told; then one line and exit 3 for who asked for more."""
     start(deployed, engine, "--input", "in.json", "--json")
-    done = deployed.finish()
+    done = deployed.finish(notes=True)
     code, out, err = done["client"]
     assert code == 3 and f"mpcc: error: {SAID}; 1 of yours have no answer" in err, done
     assert [one["outputs"] for one in json.loads(out)["answers"]] == [{"label": label} for label in labels(MOST)]
@@ -75,7 +75,7 @@ def test_who_speaks_line_by_line_is_not_asked_again(deployed, engine):
         client.stdin.flush()
         assert json.loads(client.stdout.readline())["outputs"] == {"label": label}
     assert client.wait(60) == 0
-    done = deployed.finish()
+    done = deployed.finish(notes=True)
     assert all(code == 0 and SAID in err for code, _, err in done.values()), done
 
 
