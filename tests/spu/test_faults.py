@@ -96,7 +96,7 @@ def test_a_party_of_another_session(work, monkeypatch):
         join(party, session if party.role != "helper" else "0" * 64)
 
     monkeypatch.setattr(spu_session, "join_session", joined)
-    with pytest.raises(EngineError, match="did not connect within 5 s|no party made progress for 5 s"):
+    with pytest.raises(EngineError, match=r"did not connect within 5 s|no party made progress for 5 s"):
         small_job()[0].run(limits=Limits(start=5.0, idle=5.0))
 
 
