@@ -26,6 +26,7 @@ from mpcc.runtime.parties.site import Site
 
 _HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$")
 _LONGEST_NAME = 1000
+_LARGEST_PEM = 2**16  # bytes
 _FIELDS = {"host": str, "port": int, "certificate": str, "fingerprint": str}
 
 
@@ -115,6 +116,12 @@ def entry_of(role: str, certificate: Path, print_: str) -> str:
 
 def _read(path: Path, what: str) -> bytes:
     try:
-        return path.read_bytes()
+        if path.exists() and not path.is_file():  # a device or a pipe may never end
+            raise OSError(0, "it is not a file")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_PEM + 1)
     except OSError as error:
         raise EngineError(f"cannot read {what}: {error.strerror}", where=str(path)) from None
+    if len(content) > _LARGEST_PEM:
+        raise EngineError(f"{what} is larger than {_LARGEST_PEM} bytes", where=str(path))
+    return content
