@@ -34,9 +34,8 @@ from mpcc.compiler.ring.rules import PRIMITIVES
 from mpcc.passes.ring.choose_truncations import local_elements
 
 LOWEST_EXPONENT = -8  # of a calibrated bound: no smaller one leaves the compiler
-MOST_STATISTICS = (
-    6  # of the arguments of one operation; each is one of the 2^8 powers of 2^(1/2) that doubles hold near 1
-)
+# of the arguments of one operation; each is one of the 2^8 powers of 2^(1/2) that doubles hold near 1
+MOST_STATISTICS = 6
 STATISTIC_BITS = 8
 FINE_BITS = 64  # of a number that is no power of two
 PROBABILITY_BITS = 6  # 2^-1 to 2^-64

@@ -37,12 +37,11 @@ class StepShape:
 class Step:
     """A captured step: its graph has an input for each key and value of the past, and returns those of its positions.
 
-    `caches` are the names of both, which are the same: the input `key_3` of a step is what steps before it returned.
+    The names of both are the same: the input `key_3` of a step is what steps before it returned.
     """
 
     captured: Captured
     shape: StepShape
-    caches: tuple[str, ...]
 
 
 def capture_step(model: nn.Module, shape: StepShape) -> Step:
@@ -55,8 +54,7 @@ def capture_step(model: nn.Module, shape: StepShape) -> Step:
     with _as_step(model, shape, len(layers)):
         given = example_step(layers, shape)
         captured = capture(model, given)
-    caches = tuple(name for name in given if name not in (IDS, KEPT, POSITIONS, PLACE)) or names_of(len(layers))
-    return Step(captured, shape, caches)
+    return Step(captured, shape)
 
 
 def names_of(layers: int) -> tuple[str, ...]:

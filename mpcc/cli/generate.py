@@ -153,9 +153,8 @@ def _show(program: Generator, answer: Generated) -> None:
     from mpcc.sizes import size
 
     first, *steps = answer.served.measured
-    sent = program.private_elements
     if answer.served.weights_bytes:
-        note(f"weights shared once: {size(answer.served.weights_bytes)} for {sent:,} numbers")
+        note(f"weights shared once: {size(answer.served.weights_bytes)} for {program.private_elements:,} numbers")
     note(f"prompt: {size(first.bytes_online + first.input_bytes)}, {first.rounds} rounds, {first.seconds:.1f} s")
     tokens = sum(answer.per_step[1:])
     if steps and tokens:
